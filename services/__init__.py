@@ -1,0 +1,1 @@
+"""The services of Penstock: one package each, which share nothing but `penstock`, gRPC and events."""
