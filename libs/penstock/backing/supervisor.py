@@ -1,0 +1,75 @@
+"""Keeps servers up: one that dies is started again on the same port and data, less and less eagerly."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+
+from penstock.backing.process import ManagedProcess
+
+_log = logging.getLogger(__name__)
+
+Start = Callable[[], Awaitable[ManagedProcess | None]]
+
+
+@dataclass(frozen=True)
+class Backoff:
+    """Delays before restarts, in seconds: doubled from `first` to `most`, forgotten after `healthy` of uptime."""
+
+    first: float = 0.1
+    most: float = 10.0
+    healthy: float = 30.0
+
+    def after(self, delay: float, uptime: float) -> float:
+        """The delay that follows `delay`, for a server that was up for `uptime`."""
+        return self.first if uptime >= self.healthy or delay == 0 else min(self.most, delay * 2)
+
+
+class Supervisor:
+    """Watches servers by their `start`, which must adopt the running one or start it, and return when it is ready."""
+
+    def __init__(self, backoff: Backoff | None = None, on_restart: Callable[[str], None] | None = None) -> None:
+        self._backoff = backoff or Backoff()
+        self._on_restart = on_restart
+        self._tasks: dict[str, asyncio.Task[None]] = {}
+        self.restarts: dict[str, int] = {}
+
+    def watch(self, name: str, start: Start) -> None:
+        """Keep `name` up from now on. Needs a running event loop."""
+        self.forget(name)
+        self.restarts.setdefault(name, 0)
+        self._tasks[name] = asyncio.create_task(self._keep_up(name, start), name=f"supervise-{name}")
+
+    def forget(self, name: str) -> None:
+        """Stop watching `name`; it goes on running. Call this before stopping it, or it comes back."""
+        task = self._tasks.pop(name, None)
+        if task is not None:
+            task.cancel()
+
+    async def close(self) -> None:
+        """Stop watching everything; the servers go on running."""
+        tasks = list(self._tasks.values())
+        for name in list(self._tasks):
+            self.forget(name)
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _keep_up(self, name: str, start: Start) -> None:
+        delay = 0.0
+        while True:
+            began = time.monotonic()
+            try:
+                process = await start()
+                if process is None:
+                    return
+                await process.exited()
+                _log.warning("%s (pid %d) ended; starting it again", name, process.identity.pid)
+            except Exception:  # whatever is wrong now may be right at the next try, and nobody else would try
+                _log.exception("%s could not be started; trying again", name)
+            delay = self._backoff.after(delay, time.monotonic() - began)
+            await asyncio.sleep(delay)
+            self.restarts[name] += 1
+            if self._on_restart is not None:
+                self._on_restart(name)

@@ -1,0 +1,1 @@
+"""CloudEvents over NATS JetStream: what happened, told once, in order, to whoever wants to know."""

@@ -1,0 +1,183 @@
+"""Who may say what on NATS: users are minted by signature, so the server never learns of them beforehand.
+
+NATS's decentralised authentication: an operator signs accounts, an account signs users, and a user's signed claims
+carry what it may publish and subscribe. Only the two accounts stand in the server's configuration. The keys lie in one
+folder, mode 0600; whoever reads them can be anybody, so they never leave the machine that runs the platform.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import os
+import secrets
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import nkeys
+
+from penstock.errors import InvalidArgument
+
+_FILE = "authority.json"
+_UNLIMITED = -1
+
+
+@dataclass(frozen=True)
+class Authority:
+    """The signing keys of one platform (nkey seeds) and the signed claims that its NATS server is started with."""
+
+    account_seed: str
+    operator_jwt: str
+    account: str
+    account_jwt: str
+    system_account: str
+    system_account_jwt: str
+    operator_seed: str
+
+    def __repr__(self) -> str:
+        return f"Authority(account={self.account})"  # never the seeds: this may end in a log
+
+
+@dataclass(frozen=True)
+class Permissions:
+    """Subjects, with NATS wildcards, that a user may publish to and subscribe to; nothing else is allowed."""
+
+    publish: tuple[str, ...]
+    subscribe: tuple[str, ...]
+
+
+def create_authority(folder: Path) -> Authority:
+    """The authority kept in `folder`, made at the first call. Safe if two do it at once: the first one wins."""
+    path = folder / _FILE
+    if not path.exists():
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        draft = folder / f".{_FILE}.{secrets.token_hex(8)}"
+        with open(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8") as file:
+            json.dump(_new_authority(), file, indent=1)
+            file.flush()
+            os.fsync(file.fileno())
+        try:
+            os.link(draft, path)
+        except FileExistsError:
+            pass  # another process was first: its keys are the keys
+        finally:
+            draft.unlink()
+    return Authority(**json.loads(path.read_text(encoding="utf-8")))
+
+
+def server_config(authority: Authority) -> str:
+    """The lines of a nats-server configuration that make it trust this authority and nobody else."""
+    return (
+        f"operator: {authority.operator_jwt}\n"
+        f"system_account: {authority.system_account}\n"
+        "resolver: MEMORY\n"
+        "resolver_preload: {\n"
+        f"  {authority.account}: {authority.account_jwt}\n"
+        f"  {authority.system_account}: {authority.system_account_jwt}\n"
+        "}\n"
+    )
+
+
+def mint_user(
+    authority: Authority, name: str, publish: Sequence[str], subscribe: Sequence[str], ttl: float | None = None
+) -> str:
+    """A new user's credentials, as the text of a `.creds` file.
+
+    `ttl` is in seconds; without it the user does not expire. nats-py takes the file as `user_credentials`.
+    Raises InvalidArgument if `publish` or `subscribe` is empty: NATS would take that for "everything".
+    """
+    if not publish or not subscribe:
+        raise InvalidArgument("a NATS user needs at least one subject to publish and one to subscribe", field="publish")
+    user = _new_key(nkeys.PREFIX_BYTE_USER)
+    claims: dict[str, Any] = {
+        "pub": {"allow": list(publish)},
+        "sub": {"allow": list(subscribe)},
+        "subs": _UNLIMITED,
+        "data": _UNLIMITED,
+        "payload": _UNLIMITED,
+        "type": "user",
+        "version": 2,
+    }
+    token = _sign(authority.account_seed, _public(user), name, claims, ttl=ttl)
+    return (
+        f"-----BEGIN NATS USER JWT-----\n{token}\n------END NATS USER JWT------\n\n"
+        f"-----BEGIN USER NKEY SEED-----\n{user}\n------END USER NKEY SEED------\n"
+    )
+
+
+def inbox_prefix(name: str) -> str:
+    """The inbox prefix that a user must give its client: inboxes are private, so that nobody reads another's replies."""
+    return f"_INBOX_{name}"
+
+
+def external_permissions(name: str, project: str) -> Permissions:
+    """What a program outside may do: publish events of its own project, and hear their acknowledgements."""
+    return Permissions((f"penstock.{project}.external.>",), (f"{inbox_prefix(name)}.>",))
+
+
+def service_permissions(service: str, *, publish: Sequence[str] = ()) -> Permissions:
+    """What a service may do: publish its own events and `publish`, and consume any by JetStream."""
+    inbox = inbox_prefix(service)
+    return Permissions(
+        (f"penstock.*.{service}.>", "$JS.API.>", "$JS.ACK.>", "$JS.FC.>", "$KV.>", f"{inbox}.>", *publish),
+        ("penstock.>", "$KV.>", f"{inbox}.>"),
+    )
+
+
+def mint(authority: Authority, name: str, permissions: Permissions, ttl: float | None = None) -> str:
+    """`mint_user` with a `Permissions`."""
+    return mint_user(authority, name, permissions.publish, permissions.subscribe, ttl)
+
+
+def _new_authority() -> dict[str, str]:
+    operator = _new_key(nkeys.PREFIX_BYTE_OPERATOR)
+    account = _new_key(nkeys.PREFIX_BYTE_ACCOUNT)
+    system = _new_key(nkeys.PREFIX_BYTE_ACCOUNT)
+    operator_claims = {"type": "operator", "version": 2, "system_account": _public(system)}
+    return {
+        "operator_seed": operator,
+        "account_seed": account,
+        "operator_jwt": _sign(operator, _public(operator), "penstock", operator_claims),
+        "account": _public(account),
+        "account_jwt": _sign(operator, _public(account), "penstock", _account_claims(jetstream=True)),
+        "system_account": _public(system),
+        # Nobody holds the system account's seed, so nobody can ever sign a user of it.
+        "system_account_jwt": _sign(operator, _public(system), "SYS", _account_claims(jetstream=False)),
+    }
+
+
+def _account_claims(*, jetstream: bool) -> dict[str, Any]:
+    limits: dict[str, Any] = dict.fromkeys(("subs", "data", "payload", "imports", "exports", "conn", "leaf"), _UNLIMITED)
+    limits["wildcards"] = True
+    if jetstream:
+        limits |= dict.fromkeys(("mem_storage", "disk_storage", "streams", "consumer"), _UNLIMITED)
+    return {"limits": limits, "default_permissions": {"pub": {}, "sub": {}}, "type": "account", "version": 2}
+
+
+def _new_key(prefix: int) -> str:
+    return bytes(nkeys.encode_seed(secrets.token_bytes(32), prefix)).decode()
+
+
+def _public(seed: str) -> str:
+    return bytes(nkeys.from_seed(seed.encode()).public_key).decode()
+
+
+def _sign(seed: str, subject: str, name: str, nats: dict[str, Any], ttl: float | None = None) -> str:
+    """A NATS JWT: like any other, but signed with an nkey and typed `ed25519-nkey`."""
+    now = int(time.time())
+    body: dict[str, Any] = {"iat": now, "iss": _public(seed), "name": name, "sub": subject, "nats": nats}
+    if ttl is not None:
+        body["exp"] = int(now + ttl)
+    digest = hashlib.sha256(json.dumps(body).encode() + secrets.token_bytes(8)).digest()
+    body["jti"] = base64.b32encode(digest).rstrip(b"=").decode()
+    message = _segment({"typ": "JWT", "alg": "ed25519-nkey"}) + b"." + _segment(body)
+    signature = nkeys.from_seed(seed.encode()).sign(message)
+    return (message + b"." + base64.urlsafe_b64encode(signature).rstrip(b"=")).decode()
+
+
+def _segment(value: dict[str, Any]) -> bytes:
+    return base64.urlsafe_b64encode(json.dumps(value, separators=(",", ":")).encode()).rstrip(b"=")
