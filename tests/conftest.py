@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import pytest
-
 from penstock.backing.stack import Stack
 from penstock.events.credentials import Authority, Permissions
 

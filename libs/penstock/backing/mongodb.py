@@ -12,9 +12,8 @@ import struct
 import sys
 from pathlib import Path
 
-from penstock.backing.process import ManagedProcess, Program, free_port, port_free, read_record, wait_ready
+from penstock.backing.process import ManagedProcess, Program, choose_port, wait_ready
 from penstock.backing.wheels import wheel_binary
-from penstock.errors import FailedPrecondition
 
 NAME = "mongodb"
 _OP_MSG = 2013
@@ -54,11 +53,7 @@ class MongoServer:
         return process
 
     def _program(self) -> Program:
-        last = read_record(self.home, NAME)
-        if self._port and not port_free(self._port):
-            raise FailedPrecondition(f"port {self._port} for MongoDB is in use; stop what listens there, or choose another")
-        wanted = self._port or (int(last[1]["port"]) if last else 0)
-        port = wanted if wanted and port_free(wanted) else free_port()
+        port = choose_port(self.home, NAME, self._port)
         mongod = shutil.which("mongod")
         server = "mongod" if mongod else "nx-27017"
         data = self.home / NAME / server

@@ -5,9 +5,8 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from penstock.backing.process import ManagedProcess, Program, free_port, http_ok, port_free, read_record, wait_ready
+from penstock.backing.process import ManagedProcess, Program, choose_port, free_port, http_ok, wait_ready
 from penstock.backing.wheels import wheel_binary
-from penstock.errors import FailedPrecondition
 from penstock.events.credentials import Authority, Permissions, create_authority, mint, server_config
 
 NAME = "nats"
@@ -48,11 +47,7 @@ class NatsServer:
         return path
 
     def _program(self) -> Program:
-        last = read_record(self.home, NAME)
-        wanted = self._port or (int(last[1]["port"]) if last else 0)
-        if self._port and not port_free(self._port):
-            raise FailedPrecondition(f"port {self._port} for NATS is in use; stop what listens there, or choose another")
-        port = wanted if wanted and port_free(wanted) else free_port()
+        port = choose_port(self.home, NAME, self._port)
         monitor = free_port()
         config = self.home / NAME / "server.conf"
         config.write_text(self._config(port, monitor), encoding="utf-8")

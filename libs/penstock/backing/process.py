@@ -82,6 +82,23 @@ def read_record(home: Path, name: str) -> tuple[Identity, Facts] | None:
         return None
 
 
+def choose_port(home: Path, name: str, wanted: int | None) -> int:
+    """The port for `name`: the wanted one, else the one it had when it last ran here, else any.
+
+    Raises FailedPrecondition if the wanted one is taken.
+    """
+    if wanted:
+        if not port_free(wanted):
+            raise FailedPrecondition(
+                f"port {wanted}, where {name} must listen, is in use: stop what listens there, or choose another port",
+                metadata={"port": str(wanted)},
+            )
+        return wanted
+    last = read_record(home, name)
+    before = int(last[1].get("port", 0)) if last else 0
+    return before if before and port_free(before) else free_port()
+
+
 class ManagedProcess:
     """A running process of a home directory, started here or adopted from an earlier parent."""
 
@@ -125,7 +142,7 @@ class ManagedProcess:
         return self.identity.alive()
 
     def stop(self, grace: float = 10.0) -> None:
-        """SIGTERM, up to `grace` seconds, then SIGKILL to it and all its descendants; removes the record. Idempotent."""
+        """SIGTERM, up to `grace` seconds, then SIGKILL to it and its descendants; removes the record. Idempotent."""
         if self.identity.signal(signal.SIGTERM):
             self.identity.wait(grace)
         self.kill()

@@ -18,7 +18,12 @@ class Stack:
     """NATS and MongoDB of one home directory, adopted if they run and started on their data if they do not."""
 
     def __init__(
-        self, home: Path, *, mongodb_uri: str | None = None, nats_port: int | None = None, mongodb_port: int | None = None
+        self,
+        home: Path,
+        *,
+        mongodb_uri: str | None = None,
+        nats_port: int | None = None,
+        mongodb_port: int | None = None,
     ) -> None:
         home.mkdir(parents=True, exist_ok=True, mode=0o700)
         self.home = home.resolve()

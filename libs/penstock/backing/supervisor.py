@@ -66,7 +66,7 @@ class Supervisor:
                     return
                 await process.exited()
                 _log.warning("%s (pid %d) ended; starting it again", name, process.identity.pid)
-            except Exception:  # whatever is wrong now may be right at the next try, and nobody else would try
+            except Exception:  # noqa: BLE001  what is wrong now may be right at the next try, and nobody else would try
                 _log.exception("%s could not be started; trying again", name)
             delay = self._backoff.after(delay, time.monotonic() - began)
             await asyncio.sleep(delay)

