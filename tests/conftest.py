@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import pytest
+
 from penstock.backing.stack import Stack
 from penstock.events.credentials import Authority, Permissions
 

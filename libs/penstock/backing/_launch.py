@@ -19,6 +19,8 @@ SIGKILL = 9
 
 def main() -> None:
     plan = json.loads(sys.argv[1])
+    if not os.access(plan["argv"][0], os.X_OK):
+        sys.exit(f"{plan['argv'][0]} is not there, or may not be executed")
     lock = os.open(plan["lock"], os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)

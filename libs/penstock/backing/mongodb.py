@@ -44,9 +44,7 @@ class MongoServer:
         """Adopt the running one or start one, and wait until it answers; None if the server is somebody else's."""
         if self._external is not None:
             return None
-        process = ManagedProcess.adopt(self.home, NAME)
-        if process is None:
-            process = ManagedProcess.start(self.home, self._program(), attached=attached)
+        process = ManagedProcess.ensure(self.home, NAME, self._program, attached=attached)
         self._port = port = int(process.facts["port"])
         self.process = process
         await wait_ready(process, lambda: _answers(port), timeout=60)

@@ -29,9 +29,7 @@ class NatsServer:
 
     async def start(self, *, attached: bool = False) -> ManagedProcess:
         """Adopt the running one or start one, and wait until JetStream answers."""
-        process = ManagedProcess.adopt(self.home, NAME)
-        if process is None:
-            process = ManagedProcess.start(self.home, self._program(), attached=attached)
+        process = ManagedProcess.ensure(self.home, NAME, self._program, attached=attached)
         self._port = int(process.facts["port"])
         self.process = process
         monitor = int(process.facts["monitor_port"])

@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import json
 import os
 import random
@@ -67,6 +68,11 @@ def record_path(home: Path, name: str) -> Path:
     return home / "run" / f"{name}.json"
 
 
+def lock_path(home: Path, name: str) -> Path:
+    """What the process `name` and its children hold locked while they live."""
+    return home / "run" / f"{name}.lock"
+
+
 def log_path(home: Path, name: str) -> Path:
     """Where the output of the process `name` goes."""
     return home / "logs" / f"{name}.log"
@@ -116,6 +122,14 @@ class ManagedProcess:
         return cls(home, name, *found) if found is not None and found[0].alive() else None
 
     @classmethod
+    def ensure(cls, home: Path, name: str, program: Callable[[], Program], *, attached: bool = False) -> ManagedProcess:
+        """Adopt the running one or start `program()`; of two callers at once, one starts and the other adopts."""
+        (home / "run").mkdir(parents=True, exist_ok=True, mode=0o700)
+        with (home / "run" / f"{name}.starting").open("w") as turn:
+            fcntl.flock(turn, fcntl.LOCK_EX)
+            return cls.adopt(home, name) or cls.start(home, program(), attached=attached)
+
+    @classmethod
     def start(cls, home: Path, program: Program, *, attached: bool = False) -> ManagedProcess:
         """Start it in a session of its own; it survives this process unless `attached`.
 
@@ -142,21 +156,26 @@ class ManagedProcess:
         return self.identity.alive()
 
     def stop(self, grace: float = 10.0) -> None:
-        """SIGTERM, up to `grace` seconds, then SIGKILL to it and its descendants; removes the record. Idempotent."""
+        """SIGTERM, up to `grace` seconds, then SIGKILL to it and its descendants. Idempotent.
+
+        The record stays, so that the next start finds the port that this one had.
+        """
         if self.identity.signal(signal.SIGTERM):
             self.identity.wait(grace)
         self.kill()
 
     def kill(self) -> None:
-        """SIGKILL it and all its descendants, and remove the record."""
+        """SIGKILL it and all its descendants."""
         self.identity.signal(signal.SIGKILL)
         self.identity.wait(5.0)
         self.identity.kill_family()
         if self._child is not None:
             self._child.wait(5.0)
-        found = read_record(self.home, self.name)
-        if found is not None and found[0] == self.identity:
-            record_path(self.home, self.name).unlink(missing_ok=True)
+
+    def forget(self) -> None:
+        """Remove the files of a stopped process that will not come back (its log stays)."""
+        for path in (self.home / "run").glob(f"{self.name}.*"):
+            path.unlink(missing_ok=True)
 
     async def exited(self) -> None:
         """Return when it is gone."""
@@ -175,7 +194,7 @@ class ManagedProcess:
 
 def _spawn(home: Path, program: Program, marker: str, attached: bool) -> subprocess.Popen[bytes]:
     plan = {
-        "lock": str(home / "run" / f"{program.name}.lock"),
+        "lock": str(lock_path(home, program.name)),
         "record": str(record_path(home, program.name)),
         "marker": marker,
         "facts": dict(program.facts),

@@ -1,8 +1,12 @@
 """Who may say what on NATS: users are minted by signature, so the server never learns of them beforehand.
 
 NATS's decentralised authentication: an operator signs accounts, an account signs users, and a user's signed claims
-carry what it may publish and subscribe. Only the two accounts stand in the server's configuration. The keys lie in one
+carry what it may publish and subscribe. Only the accounts stand in the server's configuration. The keys lie in one
 folder, mode 0600; whoever reads them can be anybody, so they never leave the machine that runs the platform.
+
+External publishers have an account of their own, which reaches the platform's by one service import. Permissions alone
+would not do: JetStream acknowledges to whatever reply subject a publisher names, so a publisher in the platform's
+account could have that acknowledgement stored as somebody's event, or sent to the JetStream API.
 """
 
 from __future__ import annotations
@@ -24,6 +28,7 @@ from penstock.errors import InvalidArgument
 
 _FILE = "authority.json"
 _UNLIMITED = -1
+_EXTERNAL = "penstock.*.external.>"
 
 
 @dataclass(frozen=True)
@@ -37,6 +42,9 @@ class Authority:
     system_account: str
     system_account_jwt: str
     operator_seed: str
+    external_seed: str
+    external_account: str
+    external_account_jwt: str
 
     def __repr__(self) -> str:
         return f"Authority(account={self.account})"  # never the seeds: this may end in a log
@@ -44,10 +52,14 @@ class Authority:
 
 @dataclass(frozen=True)
 class Permissions:
-    """Subjects, with NATS wildcards, that a user may publish to and subscribe to; nothing else is allowed."""
+    """Subjects, with NATS wildcards, that a user may publish to and subscribe to; nothing else is allowed.
+
+    An `external` user lives in the account of programs outside, and reaches only `penstock.*.external.>`.
+    """
 
     publish: tuple[str, ...]
     subscribe: tuple[str, ...]
+    external: bool = False
 
 
 def create_authority(folder: Path) -> Authority:
@@ -77,17 +89,25 @@ def server_config(authority: Authority) -> str:
         "resolver: MEMORY\n"
         "resolver_preload: {\n"
         f"  {authority.account}: {authority.account_jwt}\n"
+        f"  {authority.external_account}: {authority.external_account_jwt}\n"
         f"  {authority.system_account}: {authority.system_account_jwt}\n"
         "}\n"
     )
 
 
 def mint_user(
-    authority: Authority, name: str, publish: Sequence[str], subscribe: Sequence[str], ttl: float | None = None
+    authority: Authority,
+    name: str,
+    publish: Sequence[str],
+    subscribe: Sequence[str],
+    ttl: float | None = None,
+    *,
+    external: bool = False,
 ) -> str:
     """A new user's credentials, as the text of a `.creds` file.
 
     `ttl` is in seconds; without it the user does not expire. nats-py takes the file as `user_credentials`.
+    An `external` user belongs to the account of programs outside.
     Raises InvalidArgument if `publish` or `subscribe` is empty: NATS would take that for "everything".
     """
     if not publish or not subscribe:
@@ -102,7 +122,8 @@ def mint_user(
         "type": "user",
         "version": 2,
     }
-    token = _sign(authority.account_seed, _public(user), name, claims, ttl=ttl)
+    seed = authority.external_seed if external else authority.account_seed
+    token = _sign(seed, _public(user), name, claims, ttl=ttl)
     return (
         f"-----BEGIN NATS USER JWT-----\n{token}\n------END NATS USER JWT------\n\n"
         f"-----BEGIN USER NKEY SEED-----\n{user}\n------END USER NKEY SEED------\n"
@@ -116,7 +137,7 @@ def inbox_prefix(name: str) -> str:
 
 def external_permissions(name: str, project: str) -> Permissions:
     """What a program outside may do: publish events of its own project, and hear their acknowledgements."""
-    return Permissions((f"penstock.{project}.external.>",), (f"{inbox_prefix(name)}.>",))
+    return Permissions((f"penstock.{project}.external.>",), (f"{inbox_prefix(name)}.>",), external=True)
 
 
 def service_permissions(service: str, *, publish: Sequence[str] = ()) -> Permissions:
@@ -130,33 +151,40 @@ def service_permissions(service: str, *, publish: Sequence[str] = ()) -> Permiss
 
 def mint(authority: Authority, name: str, permissions: Permissions, ttl: float | None = None) -> str:
     """`mint_user` with a `Permissions`."""
-    return mint_user(authority, name, permissions.publish, permissions.subscribe, ttl)
+    return mint_user(authority, name, permissions.publish, permissions.subscribe, ttl, external=permissions.external)
 
 
 def _new_authority() -> dict[str, str]:
     operator = _new_key(nkeys.PREFIX_BYTE_OPERATOR)
-    account = _new_key(nkeys.PREFIX_BYTE_ACCOUNT)
-    system = _new_key(nkeys.PREFIX_BYTE_ACCOUNT)
-    operator_claims = {"type": "operator", "version": 2, "system_account": _public(system)}
+    platform, external, system = (_new_key(nkeys.PREFIX_BYTE_ACCOUNT) for _ in range(3))
+    door = {"name": "external-events", "subject": _EXTERNAL, "type": "service"}
+    platform_claims = _account_claims(jetstream=True) | {"exports": [door]}
+    external_claims = _account_claims(jetstream=False) | {"imports": [{**door, "account": _public(platform)}]}
     return {
         "operator_seed": operator,
-        "account_seed": account,
-        "operator_jwt": _sign(operator, _public(operator), "penstock", operator_claims),
-        "account": _public(account),
-        "account_jwt": _sign(operator, _public(account), "penstock", _account_claims(jetstream=True)),
+        "operator_jwt": _sign(
+            operator,
+            _public(operator),
+            "penstock",
+            {"type": "operator", "version": 2, "system_account": _public(system)},
+        ),
+        "account_seed": platform,
+        "account": _public(platform),
+        "account_jwt": _sign(operator, _public(platform), "penstock", platform_claims),
+        "external_seed": external,
+        "external_account": _public(external),
+        "external_account_jwt": _sign(operator, _public(external), "external", external_claims),
+        # Nobody keeps the system account's seed, so nobody can ever sign a user of it.
         "system_account": _public(system),
-        # Nobody holds the system account's seed, so nobody can ever sign a user of it.
-        "system_account_jwt": _sign(operator, _public(system), "SYS", _account_claims(jetstream=False)),
+        "system_account_jwt": _sign(operator, _public(system), "system", _account_claims(jetstream=False)),
     }
 
 
 def _account_claims(*, jetstream: bool) -> dict[str, Any]:
-    limits: dict[str, Any] = dict.fromkeys(
-        ("subs", "data", "payload", "imports", "exports", "conn", "leaf"), _UNLIMITED
-    )
-    limits["wildcards"] = True
+    unlimited = ["subs", "data", "payload", "imports", "exports", "conn", "leaf"]
     if jetstream:
-        limits |= dict.fromkeys(("mem_storage", "disk_storage", "streams", "consumer"), _UNLIMITED)
+        unlimited += ["mem_storage", "disk_storage", "streams", "consumer"]
+    limits: dict[str, Any] = {**dict.fromkeys(unlimited, _UNLIMITED), "wildcards": True}
     return {"limits": limits, "default_permissions": {"pub": {}, "sub": {}}, "type": "account", "version": 2}
 
 
