@@ -1,0 +1,28 @@
+"""Idempotent creates (AIP-155): the same request id from the same caller gives the same resource id."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from google.protobuf.message import Message
+
+from penstock import names
+from penstock.errors import InvalidArgument
+from penstock.rpc.caller import caller
+
+_REQUEST_ID = re.compile(r"[\x21-\x7e]{1,128}")
+
+
+def request_id(request: Message) -> str:
+    """The request's `request_id`, or "" if it has none. Raises InvalidArgument for one that is not printable ASCII."""
+    message: Any = request
+    value: str = message.request_id if "request_id" in request.DESCRIPTOR.fields_by_name else ""
+    if value and not _REQUEST_ID.fullmatch(value):
+        raise InvalidArgument("request_id must be 1 to 128 printable ASCII characters.", field="request_id")
+    return value
+
+
+def resource_id(request: Message, project: str) -> str:
+    """The id of what this request creates: fixed by caller, project and request id, or random without a request id."""
+    return names.new_id(f"{project}\n{caller().actor}", request_id(request))
