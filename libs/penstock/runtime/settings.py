@@ -1,0 +1,47 @@
+"""The only module that reads the environment. Imports nothing outside the base install."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class JobEnvironment:
+    """What a job's code is given: folders and files, whatever its language.
+
+    `threads` is how many the job may use (the runner sets OMP_NUM_THREADS; else the CPUs that this process may use).
+    Files and folders that are not there are None; `input_dir` and `output_dir` default to `inputs` and `outputs` in
+    the working directory, so that code also runs by hand.
+    """
+
+    input_dir: Path
+    output_dir: Path
+    params_file: Path | None
+    metrics_file: Path | None
+    checkpoint_dir: Path | None
+    threads: int
+
+    @classmethod
+    def load(cls, environ: Mapping[str, str] | None = None) -> JobEnvironment:
+        """Read it from the process's environment, or from a mapping like it."""
+        given = os.environ if environ is None else environ
+        count = given.get("OMP_NUM_THREADS", "")
+        return cls(
+            input_dir=Path(given.get("PENSTOCK_INPUT_DIR") or "inputs"),
+            output_dir=Path(given.get("PENSTOCK_OUTPUT_DIR") or "outputs"),
+            params_file=_path(given, "PENSTOCK_PARAMS"),
+            metrics_file=_path(given, "PENSTOCK_METRICS"),
+            checkpoint_dir=_path(given, "PENSTOCK_CHECKPOINT_DIR"),
+            threads=int(count) if count.isdigit() and int(count) else len(os.sched_getaffinity(0)),
+        )
+
+    def input(self, name: str) -> Path:
+        """The folder of one input."""
+        return self.input_dir / name
+
+
+def _path(given: Mapping[str, str], name: str) -> Path | None:
+    return Path(given[name]) if given.get(name) else None
