@@ -37,15 +37,24 @@ def generate(out: Path) -> None:
     """Write the whole generated package below `out` (so that `out/penstock/api` is it)."""
     sources = sorted(str(p.relative_to(PROTO)) for p in PROTO.glob("penstock/**/*.proto"))
     _protoc(
-        f"--python_out={out}", f"--grpc_python_out={out}",
-        f"--plugin=protoc-gen-mypy={BINARIES / 'protoc-gen-mypy'}", f"--mypy_out=quiet:{out}",
-        f"--plugin=protoc-gen-mypy_grpc={BINARIES / 'protoc-gen-mypy_grpc'}", f"--mypy_grpc_out=quiet:{out}",
+        f"--python_out={out}",
+        f"--grpc_python_out={out}",
+        f"--plugin=protoc-gen-mypy={BINARIES / 'protoc-gen-mypy'}",
+        f"--mypy_out=quiet:{out}",
+        f"--plugin=protoc-gen-mypy_grpc={BINARIES / 'protoc-gen-mypy_grpc'}",
+        f"--mypy_grpc_out=quiet:{out}",
         *sources,
     )
     api = out / "penstock" / "api"
     for folder in (api, *(p for p in api.rglob("*") if p.is_dir())):
         (folder / "__init__.py").write_text('"""Generated from proto/ by `make proto`; not edited by hand."""\n')
-    _protoc("--include_imports", "--include_source_info", f"--descriptor_set_out={api / 'descriptors.binpb'}", *sources, *DETAILS)
+    _protoc(
+        "--include_imports",
+        "--include_source_info",
+        f"--descriptor_set_out={api / 'descriptors.binpb'}",
+        *sources,
+        *DETAILS,
+    )
 
 
 def lint() -> int:
@@ -55,7 +64,9 @@ def lint() -> int:
         sources = sorted(str(p.relative_to(PROTO)) for p in PROTO.glob("penstock/**/*.proto"))
         _protoc("--include_imports", "--include_source_info", f"--descriptor_set_out={image}", *sources)
         only = [argument for source in sources for argument in ("--path", source)]
-        return subprocess.run([BINARIES / "buf", "lint", image, "--config", PROTO / "buf.yaml", *only], check=False).returncode
+        return subprocess.run(
+            [BINARIES / "buf", "lint", image, "--config", PROTO / "buf.yaml", *only], check=False
+        ).returncode
 
 
 def _differences(old: Path, new: Path) -> list[str]:

@@ -54,7 +54,9 @@ def _compiled(pattern: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
     return tuple(words[0::2]), tuple(word[1:-1] for word in words[1::2])
 
 
-_SHAPES = {_compiled(pattern)[0]: (kind, service, _compiled(pattern)[1]) for kind, (service, pattern) in PATTERNS.items()}
+_SHAPES = {
+    _compiled(pattern)[0]: (kind, service, _compiled(pattern)[1]) for kind, (service, pattern) in PATTERNS.items()
+}
 
 
 @dataclass(frozen=True)
@@ -145,7 +147,9 @@ def check_key(value: str, field: str) -> str:
     """Accept a record key: 1 byte to 1 KiB of UTF-8 without NUL; raises InvalidArgument."""
     size = len(value.encode("utf-8", "surrogatepass"))
     if not 1 <= size <= MAX_KEY_BYTES or "\x00" in value or any("\ud800" <= c <= "\udfff" for c in value):
-        raise InvalidArgument(f"A key must be 1 to {MAX_KEY_BYTES} bytes of UTF-8 without NUL; this has {size}.", field=field)
+        raise InvalidArgument(
+            f"A key is 1 to {MAX_KEY_BYTES} bytes of UTF-8 without NUL; this has {size}.", field=field
+        )
     return value
 
 

@@ -7,6 +7,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+DEFAULT_URL = "http://127.0.0.1:8420"
+DEFAULT_PROJECT = "default"
+
 
 @dataclass(frozen=True)
 class JobEnvironment:
@@ -41,6 +44,45 @@ class JobEnvironment:
     def input(self, name: str) -> Path:
         """The folder of one input."""
         return self.input_dir / name
+
+
+@dataclass(frozen=True)
+class ClientSettings:
+    """Where a client finds the platform and who it is: PENSTOCK_URL, PENSTOCK_TOKEN and PENSTOCK_PROJECT, else the home's.
+
+    `home` is PENSTOCK_HOME, else `~/.penstock`; an embedded platform leaves its address in `<home>/url` and a token
+    in `<home>/token`.
+    """
+
+    home: Path
+    url: str
+    token: str
+    project: str
+
+    @classmethod
+    def from_environ(cls, environ: Mapping[str, str] | None = None) -> ClientSettings:
+        """Read it from the process's environment, or from a mapping like it."""
+        given = os.environ if environ is None else environ
+        home = home_directory(given)
+        return cls(
+            home=home,
+            url=given.get("PENSTOCK_URL") or _first_line(home / "url") or DEFAULT_URL,
+            token=given.get("PENSTOCK_TOKEN") or _first_line(home / "token"),
+            project=given.get("PENSTOCK_PROJECT") or DEFAULT_PROJECT,
+        )
+
+
+def home_directory(environ: Mapping[str, str] | None = None) -> Path:
+    """The home of an embedded platform: PENSTOCK_HOME, else `~/.penstock`."""
+    given = os.environ if environ is None else environ
+    return Path(given.get("PENSTOCK_HOME") or Path.home() / ".penstock")
+
+
+def _first_line(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8").strip()
+    except OSError:
+        return ""
 
 
 def _path(given: Mapping[str, str], name: str) -> Path | None:

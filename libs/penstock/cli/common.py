@@ -1,0 +1,179 @@
+"""What all commands share: the connection options, how resources are printed, and how long work is followed."""
+
+from __future__ import annotations
+
+import functools
+import json
+import sys
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from penstock.errors import InvalidArgument
+
+if TYPE_CHECKING:
+    from google.protobuf.message import Message
+
+    from penstock.sdk.client import Client
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+@dataclass
+class Session:
+    """The connection and output format of one command."""
+
+    url: str | None
+    token: str | None
+    project: str | None
+    output: str
+
+    @cached_property
+    def client(self) -> Client:
+        """The connection, made when first used."""
+        from penstock.sdk.client import Client  # grpc costs more than all of click: only those who call pay for it
+
+        return Client(self.url, self.token, self.project)
+
+    @property
+    def json(self) -> bool:
+        """Whether the output is for programs."""
+        return self.output == "json"
+
+    def show(self, resource: Message, text: str | None = None) -> None:
+        """Print one resource: its JSON, or `text` (all its fields without one)."""
+        if self.json:
+            click.echo(json.dumps(to_dict(resource), indent=2, ensure_ascii=False))
+        else:
+            click.echo(text if text is not None else describe(to_dict(resource)))
+
+    def show_list(self, resources: Iterable[Message], columns: Sequence[tuple[str, Callable[[Any], Any]]]) -> None:
+        """Print resources: `{"items": [...]}`, or a table of `columns` (heading, value of a resource)."""
+        items = list(resources)
+        if self.json:
+            click.echo(json.dumps({"items": [to_dict(item) for item in items]}, indent=2, ensure_ascii=False))
+            return
+        table([heading for heading, _ in columns], [[value(item) for _, value in columns] for item in items])
+
+    def show_json(self, document: Any) -> None:
+        """Print a JSON document that is no single resource."""
+        click.echo(json.dumps(document, indent=2, ensure_ascii=False))
+
+    def note(self, text: str) -> None:
+        """Say something to the person at the terminal, apart from the output."""
+        click.echo(text, err=True)
+
+
+def connected(function: F) -> F:
+    """Give a command the common options and a Session as its first argument."""
+
+    @click.option("--output", "-o", type=click.Choice(["table", "json"]), default="table", help="How to print.")
+    @click.option("--project", metavar="PROJECT", help="The project (PENSTOCK_PROJECT; 'default').")
+    @click.option("--url", metavar="URL", help="The platform (PENSTOCK_URL; the local home's).")
+    @click.option("--token", metavar="TOKEN", help="Your token (PENSTOCK_TOKEN; the local home's).")
+    @functools.wraps(function)
+    def wrapper(*args: Any, output: str, project: str | None, url: str | None, token: str | None, **kwargs: Any) -> Any:
+        session = Session(url, token, project, output)
+        try:
+            return function(session, *args, **kwargs)
+        finally:
+            if "client" in session.__dict__:
+                session.client.close()
+
+    return wrapper  # type: ignore[return-value]
+
+
+def to_dict(message: Message) -> dict[str, Any]:
+    """A resource as the API's JSON, with whole numbers as numbers rather than as text."""
+    from google.protobuf import json_format
+
+    document: dict[str, Any] = json_format.MessageToDict(message, always_print_fields_with_no_presence=True)
+    return document
+
+
+def table(headings: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
+    """Print aligned columns; plain text, so that it can be cut and searched."""
+    cells = [[_cell(value) for value in row] for row in rows]
+    widths = [max([len(h), *(len(row[i]) for row in cells)]) for i, h in enumerate(headings)]
+    for row in [list(headings), *cells]:
+        click.echo("  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip())
+    if not cells:
+        click.echo("(none)", err=True)
+
+
+def _cell(value: Any) -> str:
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    text = "" if value is None else str(value)
+    return text if len(text) <= 80 else text[:79] + "…"
+
+
+def describe(document: Mapping[str, Any], indent: int = 0) -> str:
+    """A resource's fields, one a line, without the empty ones."""
+    lines = []
+    for key, value in document.items():
+        if value in ("", 0, "0", None, [], {}, False):
+            continue
+        if isinstance(value, Mapping):
+            lines += [" " * indent + f"{key}:", describe(value, indent + 2)]
+        elif isinstance(value, list) and value and isinstance(value[0], Mapping):
+            lines.append(" " * indent + f"{key}:")
+            lines += [
+                describe(item, indent + 4).replace(" " * (indent + 4), " " * (indent + 2) + "- ", 1) for item in value
+            ]
+        else:
+            lines.append(
+                " " * indent + f"{key}: {value if not isinstance(value, list) else ', '.join(map(str, value))}"
+            )
+    return "\n".join(lines)
+
+
+def enum_name(message: Message, field: str) -> str:
+    """The name of an enum field's value, as the API spells it."""
+    descriptor = message.DESCRIPTOR.fields_by_name[field].enum_type
+    return str(descriptor.values_by_number[getattr(message, field)].name)
+
+
+def last_id(name: str) -> str:
+    """The last id of a resource name."""
+    return name.rsplit("/", 1)[-1]
+
+
+def short(name: str) -> str:
+    """A version's name as it is typed: `digits@3`."""
+    words = name.split("/")
+    return f"{words[-3]}@{words[-1]}" if len(words) == 6 else words[-1]
+
+
+def versioned(text: str, what: str) -> tuple[str, int | None]:
+    """Split `digits@3` into id and number; without `@`, the number is None (the newest)."""
+    base, at, number = text.partition("@")
+    if not at:
+        return base, None
+    if not (number.isascii() and number.isdigit() and int(number) > 0):
+        raise InvalidArgument(
+            f"'{text}' is not {what.upper()}@N with a number, such as {base or 'digits'}@3.", field=what
+        )
+    return base, int(number)
+
+
+def assignments(pairs: Sequence[str], field: str) -> dict[str, Any]:
+    """`K=V` pairs as a dict; a value is JSON if it parses, else text."""
+    result: dict[str, Any] = {}
+    for pair in pairs:
+        key, equals, value = pair.partition("=")
+        if not equals or not key:
+            raise InvalidArgument(f"'{pair}' is not KEY=VALUE.", field=field)
+        try:
+            result[key] = json.loads(value)
+        except ValueError:
+            result[key] = value
+    return result
+
+
+def interactive() -> bool:
+    """Whether a person watches."""
+    return sys.stderr.isatty()

@@ -1,0 +1,266 @@
+"""`penstock dataset …`"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from penstock.cli.common import Session, assignments, connected, enum_name, last_id, to_dict, versioned
+from penstock.cli.progress import Progress
+from penstock.errors import InvalidArgument, NotFound, PenstockError
+
+if TYPE_CHECKING:
+    from penstock.api.dataset.v1 import dataset_service_pb2 as pb
+
+
+@click.group()
+def dataset() -> None:
+    """Import, edit, commit, compare and export datasets."""
+
+
+@dataset.command()
+@click.argument("name")
+@click.option("--key", default="", help="The field that holds the key.")
+@click.option("--label", default="", help="The field that models are to predict.")
+@click.option("--description", default="")
+@connected
+def create(session: Session, name: str, key: str, label: str, description: str) -> None:
+    """Create a dataset."""
+    made = session.client.dataset(name).create(key_field=key, label_field=label, description=description)
+    session.show(made, f"created {made.name}")
+
+
+@dataset.command("list")
+@connected
+def list_datasets(session: Session) -> None:
+    """List the datasets of the project."""
+    from penstock.api.dataset.v1 import dataset_service_pb2 as pb
+    from penstock.cli.paging import pages
+
+    request = pb.ListDatasetsRequest(parent=session.client.project, page_size=1000)
+    session.show_list(
+        pages(session.client.datasets.ListDatasets, request, "datasets"),
+        [
+            ("NAME", lambda d: last_id(d.name)),
+            ("HEAD", lambda d: d.head),
+            ("RECORDS", lambda d: d.record_count),
+            ("KEY", lambda d: d.key_field),
+            ("LABEL", lambda d: d.label_field),
+            ("UPDATED", lambda d: d.update_time.ToJsonString()),
+        ],
+    )
+
+
+@dataset.command()
+@click.argument("name")
+@connected
+def show(session: Session, name: str) -> None:
+    """Show a dataset."""
+    session.show(session.client.dataset(name).get())
+
+
+@dataset.command("import")
+@click.argument("name")
+@click.option(
+    "--from", "source", required=True, type=click.Path(path_type=Path), help="A .jsonl, .csv or .parquet file."
+)
+@click.option("--key", required=True, help="The field that holds each record's key.")
+@click.option("--label", default="", help="The field that models are to predict.")
+@click.option("--draft", default="", help="Import into this draft instead of committing a version.")
+@click.option("--request-id", default="", help="The same id resumes an import that was cut off.")
+@connected
+def import_(session: Session, name: str, source: Path, key: str, label: str, draft: str, request_id: str) -> None:
+    """Import a file: upsert by key, and commit a version by itself. The dataset is created if it is not there."""
+    data = session.client.dataset(name)
+    try:
+        data.get()
+    except NotFound:
+        data.create(key_field=key, label_field=label)
+    progress = Progress()
+
+    def update(state: pb.Import) -> None:
+        if state.received < state.size:
+            progress.show(
+                f"{source.name}: {state.received:,} of {state.size:,} bytes", state.received / (state.size or 1)
+            )
+        else:
+            progress.show(f"{source.name}: {enum_name(state, 'state').lower()}, {state.records:,} records")
+
+    try:
+        done = data.import_file(source, key=key, label=label, draft=draft, request_id=request_id, on_update=update)
+    except KeyboardInterrupt:
+        session.note("\nInterrupted. The same command with the same --request-id resumes an upload.")
+        raise
+    finally:
+        progress.done()
+    if enum_name(done, "state") != "SUCCEEDED":
+        # Only the file can be at fault here: what the platform could not do is raised as an error of its own.
+        raise InvalidArgument(done.reason or f"The import was {enum_name(done, 'state').lower()}.", field="from")
+    where = f"draft {draft}" if draft else f"{name}@{last_id(done.version)}"
+    session.show(done, f"imported {done.records:,} records into {where}")
+
+
+@dataset.command()
+@click.argument("name")
+@click.argument("key")
+@click.argument("fields", nargs=-1, metavar="FIELD=VALUE…")
+@click.option("--unset", multiple=True, metavar="FIELD", help="Remove a field.")
+@click.option("--draft", default=None, help="The draft to edit; your own by default.")
+@click.option("--why", default="", help="The reason, kept with the edit.")
+@connected
+def patch(
+    session: Session, name: str, key: str, fields: tuple[str, ...], unset: tuple[str, ...], draft: str | None, why: str
+) -> None:
+    """Set fields of one record in a draft. A value is JSON if it parses, else text."""
+    from penstock.api.dataset.v1 import dataset_service_pb2 as pb
+    from penstock.sdk.datasets import to_struct
+
+    values = assignments(fields, "fields")
+    if not values and not unset:
+        raise InvalidArgument("Give at least one FIELD=VALUE or --unset FIELD.", field="fields")
+    edit = pb.RecordEdit(key=key, patch=to_struct(values), unset_fields=unset)
+    changed = session.client.dataset(name).edit([edit], draft=draft, why=why)
+    session.show(
+        changed, f"patched {key} in {last_id(changed.name)} ({changed.change_count} changes; commit them when done)"
+    )
+
+
+@dataset.command()
+@click.argument("name")
+@click.argument("keys", nargs=-1, required=True)
+@click.option("--draft", default=None, help="The draft to edit; your own by default.")
+@click.option("--why", default="", help="The reason, kept with the edit.")
+@connected
+def delete(session: Session, name: str, keys: tuple[str, ...], draft: str | None, why: str) -> None:
+    """Remove records in a draft."""
+    from penstock.api.dataset.v1 import dataset_service_pb2 as pb
+
+    edits = [pb.RecordEdit(key=key, delete=True) for key in keys]
+    changed = session.client.dataset(name).edit(edits, draft=draft, why=why)
+    session.show(changed, f"removed {len(keys)} records in {last_id(changed.name)}; commit when done")
+
+
+@dataset.command()
+@click.argument("name")
+@click.option("--message", "-m", required=True, help="What changed and why.")
+@click.option("--draft", default=None, help="The draft to commit; your own by default.")
+@connected
+def commit(session: Session, name: str, message: str, draft: str | None) -> None:
+    """Make a draft the next version."""
+    progress = Progress()
+    try:
+        done = session.client.dataset(name).commit(
+            message,
+            draft=draft,
+            on_update=lambda d: progress.show(f"{last_id(d.name)}: {enum_name(d, 'state').lower()}"),
+        )
+    except KeyboardInterrupt:
+        session.note(f"\nThe commit goes on. To follow it: penstock dataset versions {name}")
+        raise
+    finally:
+        progress.done()
+    session.show(done, f"committed {name}@{last_id(done.version)} ({done.change_count} changes)")
+
+
+@dataset.command()
+@click.argument("name")
+@connected
+def versions(session: Session, name: str) -> None:
+    """List the versions of a dataset, newest first."""
+    from penstock.api.dataset.v1 import dataset_service_pb2 as pb
+    from penstock.cli.paging import pages
+
+    request = pb.ListVersionsRequest(parent=session.client.name("dataset", name), page_size=1000)
+    session.show_list(
+        pages(session.client.datasets.ListVersions, request, "versions"),
+        [
+            ("VERSION", lambda v: v.number),
+            ("RECORDS", lambda v: v.record_count),
+            ("ADDED", lambda v: v.added),
+            ("CHANGED", lambda v: v.changed),
+            ("REMOVED", lambda v: v.removed),
+            ("AUTHOR", lambda v: v.author),
+            ("TIME", lambda v: v.create_time.ToJsonString()),
+            ("MESSAGE", lambda v: v.message),
+        ],
+    )
+
+
+@dataset.command()
+@click.argument("name", metavar="NAME[@N]")
+@click.option("--filter", "filter_", default="", help="AIP-160, such as 'label = \"7\" AND price > 8'.")
+@click.option("--draft", default="", help="Read a draft instead of a version.")
+@click.option("--limit", default=50, show_default=True, help="At most this many.")
+@connected
+def records(session: Session, name: str, filter_: str, draft: str, limit: int) -> None:
+    """Print records by key."""
+    base, number = versioned(name, "name")
+    found = session.client.dataset(base).records(version=number or 0, draft=draft, filter=filter_, limit=limit)
+    session.show_list(found, [("KEY", lambda r: r.key), ("REVISION", lambda r: r.revision), ("DATA", _data)])
+
+
+def _data(record: Any) -> str:
+    import json
+
+    return json.dumps(to_dict(record).get("data", {}), ensure_ascii=False)
+
+
+@dataset.command()
+@click.argument("name")
+@click.argument("old", type=int, metavar="A")
+@click.argument("new", type=int, metavar="B")
+@connected
+def diff(session: Session, name: str, old: int, new: int) -> None:
+    """What changed from version A to version B."""
+    session.show_list(
+        session.client.dataset(name).diff(old, new),
+        [
+            ("KEY", lambda c: c.key),
+            ("CHANGE", lambda c: enum_name(c, "kind").lower()),
+            ("FIELDS", lambda c: ", ".join(c.fields)),
+            ("AUTHOR", lambda c: c.edit.author),
+            ("WHY", lambda c: c.edit.why),
+        ],
+    )
+
+
+@dataset.command()
+@click.argument("name")
+@click.argument("key")
+@connected
+def history(session: Session, name: str, key: str) -> None:
+    """Every revision of one record, newest first."""
+    from penstock.api.dataset.v1 import dataset_service_pb2 as pb
+    from penstock.cli.paging import pages
+
+    request = pb.ListRecordRevisionsRequest(name=session.client.name("record", name, key), page_size=1000)
+    session.show_list(
+        pages(session.client.datasets.ListRecordRevisions, request, "records"),
+        [
+            ("FROM", lambda r: r.revision),
+            ("UNTIL", lambda r: r.end_revision or ""),
+            ("AUTHOR", lambda r: r.edit.author),
+            ("WHY", lambda r: r.edit.why),
+            ("DATA", _data),
+        ],
+    )
+
+
+@dataset.command()
+@click.argument("name", metavar="NAME@N")
+@click.option("--to", "target", required=True, type=click.Path(path_type=Path, file_okay=False), help="A folder.")
+@connected
+def export(session: Session, name: str, target: Path) -> None:
+    """Download a version as Parquet, with its manifest."""
+    base, number = versioned(name, "name")
+    data = session.client.dataset(base)
+    progress = Progress()
+    manifest, files = data.export(
+        number or data.get().head, target, lambda n, of: progress.show(f"{n} of {of} files", n / of)
+    )
+    progress.done()
+    if sum(f.records for f in manifest.files) != manifest.records:
+        raise PenstockError("The manifest does not add up; tell whoever runs this platform.")
+    session.show(manifest, f"wrote {manifest.records:,} records in {len(files)} files to {target}")

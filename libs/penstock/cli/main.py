@@ -1,0 +1,114 @@
+"""The entry point: which command lives where, and how errors become exit codes."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from collections.abc import Sequence
+
+import click
+
+from penstock import __version__, errors
+
+# name -> (module:attribute, one line of help). The lines stand here so that `--help` imports nothing else.
+COMMANDS: dict[str, tuple[str, str]] = {
+    "setup": ("penstock.cli.platform:setup", "Install what pip cannot: Triton's own environment."),
+    "up": ("penstock.cli.platform:up", "Start the platform on this machine."),
+    "down": ("penstock.cli.platform:down", "Stop the platform of a home directory."),
+    "status": ("penstock.cli.platform:status", "What runs, and whether it is well."),
+    "demo": ("penstock.cli.demo:demo", "Close the whole loop once, on handwritten digits."),
+    "dataset": ("penstock.cli.dataset:dataset", "Import, edit, commit, compare and export datasets."),
+    "train": ("penstock.cli.train:train", "Train a model on a dataset version."),
+    "runs": ("penstock.cli.train:runs", "Look at training runs: state, logs, metrics."),
+    "tune": ("penstock.cli.tune:tune", "Search hyper-parameters: start a study from a YAML file."),
+    "studies": ("penstock.cli.tune:studies", "Look at studies and stop them."),
+    "model": ("penstock.cli.model:model", "List, show and download models."),
+    "evaluate": ("penstock.cli.evaluate:evaluate", "Evaluate a model version on a dataset version."),
+    "evaluations": ("penstock.cli.evaluate:evaluations", "Look at evaluations and their verdicts."),
+    "endpoint": ("penstock.cli.endpoint:endpoint", "Deploy models, roll back, predict."),
+    "predict": ("penstock.cli.endpoint:predict", "Send a KServe v2 request to an endpoint."),
+    "pipeline": ("penstock.cli.pipeline:pipeline", "Apply pipelines, see their runs and why they ran."),
+    "lineage": ("penstock.cli.lineage:lineage", "Trace a prediction; see what a record led to."),
+    "events": ("penstock.cli.events:events", "Follow and publish events."),
+    "admin": ("penstock.cli.admin:admin", "Projects, tokens, publishers, audit log, dead letters, replay."),
+}
+
+EXIT_FAILED, EXIT_USAGE, EXIT_UNREACHABLE, EXIT_DENIED = 1, 2, 3, 4
+
+EXIT_CODES: tuple[tuple[type[errors.PenstockError], int], ...] = (
+    (errors.Unavailable, EXIT_UNREACHABLE),
+    (errors.PermissionDenied, EXIT_DENIED),
+    (errors.Unauthenticated, EXIT_DENIED),
+    (errors.InvalidArgument, EXIT_USAGE),
+    (errors.NotFound, EXIT_USAGE),
+    (errors.AlreadyExists, EXIT_USAGE),
+    (errors.FailedPrecondition, EXIT_USAGE),
+    (errors.PenstockError, EXIT_FAILED),
+)
+
+
+class LazyGroup(click.Group):
+    """A group whose commands are imported when they are called."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """The names in the order of the loop, not of the alphabet."""
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Import one command."""
+        if cmd_name not in COMMANDS:
+            return None
+        module, attribute = COMMANDS[cmd_name][0].split(":")
+        command: click.Command = getattr(importlib.import_module(module), attribute)
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """List the commands with their one-line help, importing none."""
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, text) for name, (_, text) in COMMANDS.items()])
+
+
+@click.command(
+    cls=LazyGroup,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
+    epilog="Exit codes: 0 done, 1 failed (a run, a verdict), 2 wrong usage or input, "
+    "3 the platform cannot be reached, 4 not allowed.",
+)
+@click.version_option(__version__, prog_name="penstock")
+def cli() -> None:
+    """Penstock: from a corrected label to a better served model, with nobody asking."""
+
+
+def exit_code(error: errors.PenstockError) -> int:
+    """The documented exit code for an error."""
+    return next(code for kind, code in EXIT_CODES if isinstance(error, kind))
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run one command and exit with its code; errors are one message on stderr, never a traceback."""
+    try:
+        code = cli.main(args=None if arguments is None else list(arguments), standalone_mode=False)
+    except click.exceptions.Abort:
+        code = 130
+    except click.ClickException as error:
+        error.show()
+        code = EXIT_USAGE
+    except errors.PenstockError as error:
+        show_error(error)
+        code = exit_code(error)
+    except KeyboardInterrupt:
+        code = 130
+    except BrokenPipeError:
+        sys.stderr.close()
+        code = 0
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+def show_error(error: errors.PenstockError) -> None:
+    """Print an error with the fields that it names."""
+    click.echo(f"error: {error.message}", err=True)
+    for violation in error.violations:
+        if violation.description != error.message:
+            click.echo(f"  {violation.field}: {violation.description}", err=True)
+        else:
+            click.echo(f"  (field: {violation.field})", err=True)

@@ -1,0 +1,233 @@
+"""Datasets from Python: import, edit, commit, read, compare and export."""
+
+from __future__ import annotations
+
+import getpass
+import hashlib
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from google.protobuf import json_format, struct_pb2
+
+from penstock import names
+from penstock.api.dataset.v1 import dataset_service_pb2 as pb
+from penstock.errors import FailedPrecondition, InvalidArgument, NotFound
+from penstock.objects.paths import safe_join
+from penstock.sdk.following import wait
+
+if TYPE_CHECKING:
+    from penstock.sdk.client import Client
+
+CHUNK = 4 * 1024 * 1024
+FORMATS = {".jsonl": "JSONL", ".ndjson": "JSONL", ".csv": "CSV", ".parquet": "PARQUET", ".pq": "PARQUET"}
+BATCH = 500  # edits in one call
+
+
+def to_struct(data: Mapping[str, Any]) -> struct_pb2.Struct:
+    """A JSON object as the API takes it."""
+    struct = struct_pb2.Struct()
+    json_format.ParseDict(dict(data), struct)
+    return struct
+
+
+def default_draft() -> str:
+    """The id of the caller's own draft: `draft-<login name>`."""
+    try:
+        user = getpass.getuser()
+    except (KeyError, OSError):
+        user = "me"
+    return names.check_id(
+        "draft-" + ("".join(c if c.isalnum() else "-" for c in user.lower()).strip("-") or "me"), "draft"
+    )
+
+
+class DatasetClient:
+    """One dataset of the client's project."""
+
+    def __init__(self, client: Client, dataset_id: str) -> None:
+        self._client = client
+        self._api = client.datasets
+        self.id = names.check_id(dataset_id, "dataset")
+        self.name = client.name("dataset", dataset_id)
+
+    def create(self, *, key_field: str = "", label_field: str = "", description: str = "") -> pb.Dataset:
+        """Create the dataset, empty."""
+        dataset = pb.Dataset(key_field=key_field, label_field=label_field, description=description)
+        request = pb.CreateDatasetRequest(parent=self._client.project, dataset_id=self.id, dataset=dataset)
+        return self._api.CreateDataset(request)
+
+    def get(self) -> pb.Dataset:
+        """Read the dataset; raises NotFound."""
+        return self._api.GetDataset(pb.GetDatasetRequest(name=self.name))
+
+    def version_name(self, number: int | None = None) -> str:
+        """The name of a version; of the head without a number."""
+        head = number if number is not None else self.get().head
+        if head == 0:
+            raise FailedPrecondition(f"Dataset {self.id} has no version yet: import something or commit a draft.")
+        return self._client.name("dataset_version", self.id, head)
+
+    def import_file(
+        self,
+        path: str | Path,
+        *,
+        key: str,
+        label: str = "",
+        draft: str = "",
+        request_id: str = "",
+        on_update: Callable[[pb.Import], None] | None = None,
+    ) -> pb.Import:
+        """Import a JSONL, CSV or Parquet file by key, and wait until it is committed (or staged in `draft`).
+
+        The same file under the same `request_id` (by default its digest) goes on where it was cut off.
+        """
+        name = self.start_import(path, key=key, label=label, draft=draft, request_id=request_id, on_update=on_update)
+        return wait(lambda: self._api.WatchImport(pb.WatchImportRequest(name=name)), on_update)
+
+    def start_import(
+        self,
+        path: str | Path,
+        *,
+        key: str,
+        label: str = "",
+        draft: str = "",
+        request_id: str = "",
+        on_update: Callable[[pb.Import], None] | None = None,
+    ) -> str:
+        """Send the file and answer the name of the import, which goes on by itself."""
+        file = Path(path)
+        format_name = FORMATS.get(file.suffix.lower())
+        if format_name is None:
+            raise InvalidArgument(f"'{file.name}' is none of {', '.join(sorted(FORMATS))}.", field="from")
+        if not file.is_file():
+            raise InvalidArgument(f"There is no file {file}.", field="from")
+        digest = "sha256:" + _sha256(file)
+        spec = pb.Import(
+            source=file.name, format=pb.Import.Format.Value(format_name), key_field=key, label_field=label,
+            size=file.stat().st_size, digest=digest, draft=draft,
+        )  # fmt: skip
+        # Deterministic only when the caller says so: importing the same file again later is a new import.
+        request = pb.CreateImportRequest(parent=self.name, request_id=request_id, **{"import": spec})
+        state = self._api.CreateImport(request)
+        with file.open("rb") as source:
+            while state.state == pb.Import.UPLOADING and state.received < state.size:
+                source.seek(state.received)
+                data = source.read(CHUNK)
+                state = self._api.WriteImport(pb.WriteImportRequest(name=state.name, offset=state.received, data=data))
+                if on_update:
+                    on_update(state)
+        return state.name
+
+    def edit(self, edits: Iterable[pb.RecordEdit], *, draft: str | None = None, why: str = "") -> pb.Draft:
+        """Put, patch or delete records in a draft (the caller's own by default); answers the draft."""
+        name = self.draft_name(draft)
+        result: pb.Draft | None = None
+        batch: list[pb.RecordEdit] = []
+        for one in edits:
+            batch.append(one)
+            if len(batch) == BATCH:
+                result = self._api.EditRecords(pb.EditRecordsRequest(name=name, edits=batch, why=why))
+                batch = []
+        if batch or result is None:
+            result = self._api.EditRecords(pb.EditRecordsRequest(name=name, edits=batch, why=why))
+        return result
+
+    def patch(self, key: str, fields: Mapping[str, Any], *, draft: str | None = None, why: str = "") -> pb.Draft:
+        """Set fields of one record in a draft."""
+        return self.edit([pb.RecordEdit(key=key, patch=to_struct(fields))], draft=draft, why=why)
+
+    def draft_name(self, draft: str | None) -> str:
+        """The name of a draft by its id; the caller's own without one."""
+        return self._client.name("draft", self.id, names.check_id(draft or default_draft(), "draft"))
+
+    def commit(
+        self, message: str, *, draft: str | None = None, on_update: Callable[[pb.Draft], None] | None = None
+    ) -> pb.Draft:
+        """Commit a draft and wait for its version; raises FailedPrecondition with the conflicts, if there are any."""
+        name = self.draft_name(draft)
+        try:
+            self._api.CommitDraft(pb.CommitDraftRequest(name=name, message=message))
+        except NotFound:
+            raise NotFound(f"There is no draft {name.rsplit('/', 1)[1]} in {self.id}: patch something first.") from None
+        done: pb.Draft = wait(lambda: self._api.WatchDraft(pb.WatchDraftRequest(name=name)), on_update)
+        if done.state == pb.Draft.CONFLICTED:
+            keys = ", ".join(c.key for c in list(done.conflicts)[:5])
+            raise FailedPrecondition(
+                f"{len(done.conflicts)} records were changed by newer versions too (such as {keys}): "
+                "look at them with `--output json`, edit them in the draft again, and commit again."
+            )
+        if done.state != pb.Draft.COMMITTED:
+            raise FailedPrecondition(f"The draft was not committed: {done.reason}")
+        return done
+
+    def records(
+        self, *, version: int = 0, draft: str = "", filter: str = "", limit: int | None = None
+    ) -> Iterator[pb.Record]:
+        """Records by key, page after page."""
+        token, left = "", limit
+        while left is None or left > 0:
+            size = 1000 if left is None else min(left, 1000)
+            page = self._api.ListRecords(
+                pb.ListRecordsRequest(
+                    parent=self.name, version=version, draft=draft, filter=filter, page_size=size, page_token=token
+                )
+            )
+            yield from page.records
+            token = page.next_page_token
+            left = None if left is None else left - len(page.records)
+            if not token:
+                return
+
+    def diff(self, old: int, new: int) -> Iterator[pb.Change]:
+        """What changed from version `old` to version `new`, by key."""
+        token = ""
+        while True:
+            page = self._api.DiffVersions(
+                pb.DiffVersionsRequest(
+                    parent=self.name, from_version=old, to_version=new, page_size=1000, page_token=token
+                )
+            )
+            yield from page.changes
+            token = page.next_page_token
+            if not token:
+                return
+
+    def export(
+        self, version: int, folder: str | Path, on_update: Callable[[int, int], None] | None = None
+    ) -> tuple[pb.Manifest, list[Path]]:
+        """Download a version's Parquet partitions and `manifest.json`; digests are checked. Answers both."""
+        name = self._client.name("dataset_version", self.id, version)
+        manifest = self._api.GetManifest(pb.GetManifestRequest(name=name, wait=True))
+        target = Path(folder)
+        target.mkdir(parents=True, exist_ok=True)
+        written = []
+        for number, file in enumerate(manifest.files, 1):
+            path = safe_join(target, file.path)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            chunks = self._api.ReadPartition(pb.ReadPartitionRequest(name=name, path=file.path))
+            save_stream(path, (c.data for c in chunks), file.digest)
+            written.append(path)
+            if on_update:
+                on_update(number, len(manifest.files))
+        (target / "manifest.json").write_text(json_format.MessageToJson(manifest))
+        return manifest, written
+
+
+def save_stream(path: Path, chunks: Iterable[bytes], digest: str) -> None:
+    """Write a download beside its target, check its digest, and move it into place."""
+    sha = hashlib.sha256()
+    partial = path.with_name(path.name + ".part")
+    with partial.open("wb") as out:
+        for data in chunks:
+            sha.update(data)
+            out.write(data)
+    if digest and f"sha256:{sha.hexdigest()}" != digest:
+        partial.unlink()
+        raise FailedPrecondition(f"{path.name} arrived damaged: download it again.")
+    partial.replace(path)
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
