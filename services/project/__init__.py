@@ -1,0 +1,1 @@
+"""Projects, members, tokens, secrets, publishers and the audit log."""

@@ -1,0 +1,94 @@
+"""The use cases of tokens, and how a revocation reaches the edge and the services."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Collection
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import Protocol
+
+from penstock import names
+from penstock.errors import InvalidArgument, NotFound
+from penstock.events import NewEvent
+from penstock.rpc.tokens import Tokens, new_token_id
+from penstock.store import Stored, now
+from services.project.model import Token, check_role, check_ttl
+from services.project.repository import Repository
+
+REFRESH = 1.0  # seconds between looks at what is revoked: a quarter of what is promised
+
+
+class Gate(Protocol):
+    """What refuses denied tokens at the door: the edge."""
+
+    def set_keys_and_denylist(self, jwks: str, denied: Collection[str]) -> object:
+        """Replace the keys and the denied ids."""
+
+
+@dataclass
+class TokenCommands:
+    """Create, revoke, and tell which are denied."""
+
+    repository: Repository
+    tokens: Tokens
+    changed: asyncio.Event = field(default_factory=asyncio.Event)
+
+    async def create(self, project: str, subject: str, role: str, ttl: timedelta) -> tuple[Stored[Token], str]:
+        """Create a token; answers it and its text, which is stored nowhere."""
+        await self.repository.projects.get(names.build("project", project))
+        if not subject:
+            raise InvalidArgument("Say who will use the token.", field="token.subject")
+        member = await self._member_role(project, subject)
+        check_role(role, "token.role", member or "admin")
+        ttl, at, token_id = check_ttl(ttl, "token.ttl"), now(), new_token_id()
+        name = names.build("token", project, token_id)
+        # The document first: a token without one could never be listed or revoked.
+        stored = await self.repository.tokens.create(name, Token(name, project, token_id, subject, role, at, at + ttl))
+        return stored, self.tokens.mint(subject, project, role, ttl.total_seconds(), token_id=token_id)
+
+    async def _member_role(self, project: str, subject: str) -> str | None:
+        try:
+            return (await self.repository.members.get(names.build("member", project, subject))).value.role
+        except NotFound:
+            return None
+
+    async def revoke(self, name: str) -> Stored[Token]:
+        """Revoke a token; again changes nothing. Raises NotFound."""
+
+        def transition(token: Token) -> tuple[Token, list[NewEvent]]:
+            revoked = token.revoked(now())
+            event = NewEvent("project.token.revoked", {"token": name, "subject": token.subject})
+            return revoked, ([] if revoked is token else [event])
+
+        stored = await self.repository.tokens.change(name, transition)
+        self.changed.set()
+        return stored
+
+    async def remove_member(self, name: str) -> None:
+        """Remove a member and revoke the member's tokens in the project. Raises NotFound."""
+        stored = await self.repository.members.get(name)
+        member = stored.value
+        for token in await self.repository.tokens.find(
+            eq={"project": member.project}, where=lambda t: t.subject == member.subject and t.revoke_time is None
+        ):
+            await self.revoke(token.id)
+        await self.repository.members.delete(stored)
+
+    async def denied(self) -> list[str]:
+        """The ids that must be refused now."""
+        return sorted(await self.repository.denied_tokens(now()))
+
+    async def keep_edge(self, gate: Gate) -> None:
+        """Tell the edge whenever the denied ids change; runs for ever."""
+        told: list[str] | None = None
+        while True:
+            denied = await self.denied()
+            if denied != told:
+                await asyncio.to_thread(gate.set_keys_and_denylist, self.tokens.jwks(), denied)
+                told = denied
+            try:
+                await asyncio.wait_for(self.changed.wait(), REFRESH)
+            except TimeoutError:
+                continue
+            self.changed.clear()
