@@ -1,0 +1,177 @@
+"""Where requests go: one cluster per endpoint and protocol, one per pinned revision, one per service of ours.
+
+An endpoint is one EDS cluster per protocol whose weighted members are the revisions, so that a request that a failing
+member did not answer is retried on another one (no retry crosses clusters).
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+from penstock.edge.files import Json, discovery, from_file, http_filter, typed
+from penstock.edge.model import EndpointKey, Member, check_port
+from penstock.errors import InvalidArgument
+
+Protocol = Literal["http", "grpc"]
+PROTOCOLS: tuple[Protocol, ...] = ("http", "grpc")
+
+PREDICTION_HEADER = "x-penstock-prediction"
+# The scope of what we say about a member: read by routes (prediction header) and the access log.
+METADATA = "penstock"
+# Far above what one machine's clients reach: these bound memory, the model servers queue by themselves.
+LIMITS = {"max_connections": 4096, "max_pending_requests": 4096, "max_requests": 8192, "max_retries": 1024}
+
+
+def cluster_name(key: EndpointKey, protocol: Protocol, revision: int | None = None) -> str:
+    """The name of an endpoint's cluster, or of one revision's own. `identity.lua` builds the same text."""
+    middle = f"/{revision}" if revision is not None else ""
+    return f"endpoint/{key.project}/{key.endpoint}{middle}/{protocol}"
+
+
+def prefix(key: EndpointKey) -> str:
+    """What the names of all clusters of an endpoint begin with."""
+    return f"endpoint/{key.project}/{key.endpoint}/"
+
+
+def file_name(cluster: str) -> str:
+    """The file of a cluster's members: ids hold no dots, so dots can stand for slashes."""
+    return cluster.replace("/", ".") + ".json"
+
+
+def cluster_of(file: Path) -> str:
+    """The cluster whose members are in `file`."""
+    return file.name.removesuffix(".json").replace(".", "/")
+
+
+def assignment(cluster: str, key: EndpointKey, members: Sequence[Member], generation: int) -> Json:
+    """The members of one cluster, as the content of its file. `generation` shows up in Envoy's config_dump."""
+    protocol = cluster.rsplit("/", 1)[1]
+    hosts = [_member(key, m, m.grpc_port if protocol == "grpc" else m.http_port, generation) for m in members]
+    resource = typed(
+        "envoy.config.endpoint.v3.ClusterLoadAssignment", cluster_name=cluster, endpoints=[{"lb_endpoints": hosts}]
+    )
+    return discovery([resource], str(generation))
+
+
+def _member(key: EndpointKey, member: Member, port: int, generation: int) -> Json:
+    facts = {"revision": f"{key.name}/revisions/{member.revision}", "generation": str(generation)}
+    return {
+        "endpoint": {"address": socket(member.host, port)},
+        # A weight of 0 is not allowed; a draining host gets nothing new and keeps its running requests.
+        "health_status": "HEALTHY" if member.weight else "DRAINING",
+        "load_balancing_weight": max(1, member.weight),
+        "metadata": {"filter_metadata": {METADATA: facts}},
+    }
+
+
+def endpoint_cluster(cluster: str, members: Path) -> Json:
+    """An endpoint's cluster, its members from the file `members`."""
+    grpc = cluster.endswith("/grpc")
+    return typed(
+        "envoy.config.cluster.v3.Cluster",
+        name=cluster,
+        type="EDS",
+        connect_timeout="1s",
+        lb_policy="ROUND_ROBIN",  # with weights; least-request would bend a canary's share by its speed
+        eds_cluster_config={"eds_config": from_file(members)},
+        # Panic (all members, however they look) only when none is left.
+        common_lb_config={"healthy_panic_threshold": {"value": 1}},
+        circuit_breakers={"thresholds": [{**LIMITS, "track_remaining": True}]},
+        outlier_detection={
+            "consecutive_5xx": 5,
+            "consecutive_gateway_failure": 3,
+            "enforcing_consecutive_gateway_failure": 100,
+            "split_external_local_origin_errors": True,
+            "consecutive_local_origin_failure": 2,
+            "interval": "1s",
+            "base_ejection_time": "3s",
+            "max_ejection_time": "30s",
+            "max_ejection_percent": 100,
+        },
+        typed_extension_protocol_options=_protocol(http2=grpc, http_filters=_name_prediction()),
+    )
+
+
+def _name_prediction() -> list[Json]:
+    """Adds the prediction's name to what a member answers, and to nothing that Envoy answers by itself."""
+    value = f"%UPSTREAM_METADATA({METADATA}:revision)%/predictions/%REQ(x-request-id)%"
+    mutation = {
+        "append": {
+            "header": {"key": PREDICTION_HEADER, "value": value},
+            "append_action": "OVERWRITE_IF_EXISTS_OR_ADD",
+        }
+    }
+    mutations = {"response_mutations": [mutation]}
+    return [
+        http_filter("header_mutation", "header_mutation.v3.HeaderMutation", mutations=mutations),
+        http_filter("upstream_codec", "upstream_codec.v3.UpstreamCodec"),
+    ]
+
+
+def service_cluster(service: str, address: str, members: Path) -> Json:
+    """The cluster of one of our services at `host:port`: an IP may change by its file, a DNS name is looked up."""
+    host, port = parse_address(address, f"services.{service}")
+    common: Json = {
+        "name": service_name(service),
+        "connect_timeout": "1s",
+        "circuit_breakers": {"thresholds": [LIMITS]},
+        "typed_extension_protocol_options": _protocol(http2=True),
+    }
+    if is_ip(host):
+        return {**common, "type": "EDS", "eds_cluster_config": {"eds_config": from_file(members)}}
+    load = {"cluster_name": common["name"], "endpoints": _one(host, port)}
+    return {**common, "type": "STRICT_DNS", "load_assignment": load}
+
+
+def service_assignment(service: str, address: str) -> Json:
+    """Where one of our services listens, as the content of its file."""
+    host, port = parse_address(address, f"services.{service}")
+    resource = typed(
+        "envoy.config.endpoint.v3.ClusterLoadAssignment",
+        cluster_name=service_name(service),
+        endpoints=_one(host, port),
+    )
+    return discovery([resource])
+
+
+def _one(host: str, port: int) -> list[Json]:
+    return [{"lb_endpoints": [{"endpoint": {"address": socket(host, port)}}]}]
+
+
+def service_name(service: str) -> str:
+    """The cluster of one of our services."""
+    return f"service/{service}"
+
+
+def _protocol(*, http2: bool, **more: Any) -> Json:
+    options = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
+    explicit: Json = {"http_protocol_options": {}}
+    if http2:
+        explicit = {"http2_protocol_options": {"connection_keepalive": {"interval": "30s", "timeout": "10s"}}}
+    return {options: typed(options, explicit_http_config=explicit, **more)}
+
+
+def socket(host: str, port: int) -> Json:
+    """A TCP address."""
+    return {"socket_address": {"address": host, "port_value": port}}
+
+
+def parse_address(address: str, name: str) -> tuple[str, int]:
+    """Split `host:port` (`localhost` becomes an IP); raises InvalidArgument naming the field."""
+    host, _, port = address.rpartition(":")
+    if not host or not port.isdigit():
+        raise InvalidArgument(f"'{address}' is not host:port.", field=name)
+    host = host.strip("[]")
+    return "127.0.0.1" if host == "localhost" else host, check_port(int(port), name)
+
+
+def is_ip(host: str) -> bool:
+    """Whether `host` is an IP address, not a name."""
+    try:
+        ipaddress.ip_address(host)
+    except ValueError:
+        return False
+    return True

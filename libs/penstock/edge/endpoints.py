@@ -1,0 +1,124 @@
+"""Endpoints and their members, as files that survive Envoy and the serving service, which owns them.
+
+The folder is the state: cds.json names one cluster per file of members, so nothing else must be remembered or merged.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+from penstock.edge import clusters
+from penstock.edge.files import Folder, Json, discovery, replace_json
+from penstock.edge.model import EndpointKey, Member
+from penstock.errors import InvalidArgument
+
+
+class EndpointFiles:
+    """Writes endpoints. One writer at a time."""
+
+    folder: Folder
+
+    def set_endpoint(
+        self, project: str, endpoint: str, members: Sequence[Member], generation: int | None = None
+    ) -> int:
+        """Make an endpoint with these members, or replace them: HTTP and gRPC together, open connections included.
+
+        `generation` counts up with each call for one endpoint and shows when Envoy uses it (`applied`); by default it
+        is one more than the last. Returns it. Raises InvalidArgument without members, or for a revision named twice.
+        """
+        if not members or len({m.revision for m in members}) != len(members):
+            raise InvalidArgument("An endpoint needs members, each revision once; or remove it.", field="members")
+        key = EndpointKey(project, endpoint)
+        number = self.written_generation(project, endpoint) + 1 if generation is None else generation
+        self._write_members(key, None, members, number)
+        return number
+
+    def remove_endpoint(self, project: str, endpoint: str) -> None:
+        """Remove an endpoint with the clusters of its revisions: it answers 404 from then on. Again is no error."""
+        key = EndpointKey(project, endpoint)
+        self._remove([file for file in self._member_files() if belongs(file, key)])
+
+    def set_revision_cluster(self, project: str, endpoint: str, member: Member, generation: int = 1) -> None:
+        """Make a revision reachable by the pinned header (`x-penstock-revision`, service tokens only)."""
+        self._write_members(EndpointKey(project, endpoint), member.revision, [member], generation)
+
+    def remove_revision_cluster(self, project: str, endpoint: str, revision: int) -> None:
+        """Take a revision's own cluster away. Again is no error."""
+        key = EndpointKey(project, endpoint)
+        self._remove([self._members_file(clusters.cluster_name(key, p, revision)) for p in clusters.PROTOCOLS])
+
+    def endpoints(self) -> frozenset[tuple[str, str]]:
+        """(project, endpoint) of all endpoints in the folder, those included that have pinned revisions only."""
+        names = (clusters.cluster_of(file).split("/") for file in self._member_files())
+        return frozenset((words[1], words[2]) for words in names)
+
+    def revision_clusters(self, project: str, endpoint: str) -> frozenset[int]:
+        """The revisions of an endpoint that have a cluster of their own."""
+        key = EndpointKey(project, endpoint)
+        names = (clusters.cluster_of(file).split("/") for file in self._member_files() if belongs(file, key))
+        return frozenset(int(words[3]) for words in names if len(words) == 5)
+
+    def written_generation(self, project: str, endpoint: str) -> int:
+        """The generation that was written last, whether Envoy runs or not; 0 if there is no such endpoint."""
+        key = EndpointKey(project, endpoint)
+        files = [self._members_file(clusters.cluster_name(key, protocol)) for protocol in clusters.PROTOCOLS]
+        return max((int(read(file)["version_info"]) for file in files if file.exists()), default=0)
+
+    def addresses(self, project: str, endpoint: str, revision: int) -> frozenset[tuple[str, int]]:
+        """Where a revision's servers listen, as (IP, port), in all clusters of its endpoint."""
+        key = EndpointKey(project, endpoint)
+        return frozenset(
+            (socket["address"], int(socket["port_value"]))
+            for file in self._member_files()
+            if belongs(file, key)
+            for host in read(file)["resources"][0]["endpoints"][0]["lb_endpoints"]
+            if host["metadata"]["filter_metadata"][clusters.METADATA]["revision"] == f"{key.name}/revisions/{revision}"
+            for socket in [host["endpoint"]["address"]["socket_address"]]
+        )
+
+    def _write_members(
+        self, key: EndpointKey, revision: int | None, members: Sequence[Member], generation: int
+    ) -> None:
+        self.folder.prepare()
+        for protocol in clusters.PROTOCOLS:
+            name = clusters.cluster_name(key, protocol, revision)
+            replace_json(self._members_file(name), clusters.assignment(name, key, members, generation))
+        if not self._clusters_in_step():
+            self._write_clusters(self._member_files())
+
+    def _remove(self, files: Sequence[Path]) -> None:
+        """Clusters first, then their files: Envoy never looks for a file that is gone."""
+        gone = set(files)
+        self._write_clusters([file for file in self._member_files() if file not in gone])
+        for file in files:
+            file.unlink(missing_ok=True)
+
+    def _write_clusters(self, files: Sequence[Path]) -> None:
+        resources = [clusters.endpoint_cluster(clusters.cluster_of(file), file) for file in files]
+        replace_json(self.folder.clusters, discovery(resources))
+
+    def _clusters_in_step(self) -> bool:
+        """Whether cds.json names just the clusters that have files: not so for a new one, or after a kill."""
+        if not self.folder.clusters.exists():
+            return False
+        listed = [cluster["name"] for cluster in read(self.folder.clusters)["resources"]]
+        return listed == [clusters.cluster_of(file) for file in self._member_files()]
+
+    def _members_file(self, cluster: str) -> Path:
+        return self.folder.endpoints / clusters.file_name(cluster)
+
+    def _member_files(self) -> list[Path]:
+        return sorted(self.folder.endpoints.glob("endpoint.*.json"))
+
+
+def belongs(file: Path, key: EndpointKey) -> bool:
+    """Whether a file of members is one of this endpoint's."""
+    return clusters.cluster_of(file).startswith(clusters.prefix(key))
+
+
+def read(file: Path) -> Json:
+    """A file that this package wrote."""
+    content: Json = json.loads(file.read_bytes())
+    return content

@@ -1,0 +1,50 @@
+"""What tokens are checked with: public keys and the denylist, changed while connections stay open."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection
+
+from penstock.edge import filters
+from penstock.edge.files import Folder, replace_json
+from penstock.edge.model import Keys
+from penstock.errors import FailedPrecondition, InvalidArgument
+
+
+class KeyFiles:
+    """Writes keys and denylist."""
+
+    folder: Folder
+
+    def set_keys_and_denylist(self, jwks: str, denied: Collection[str]) -> None:
+        """Set the public keys (JWKS, JSON text) and the ids of all revoked tokens that have not expired.
+
+        Applies to open connections too, within milliseconds. Raises InvalidArgument for what Envoy would refuse.
+        """
+        _check_jwks(jwks)
+        keys = Keys(jwks, frozenset(denied))
+        self.folder.prepare()
+        replace_json(self.folder.keys, {"jwks": jwks, "denied": sorted(keys.denied)})
+        self._write_filters(keys)
+
+    def keys(self) -> Keys:
+        """The keys and the denylist as they were last set. Raises FailedPrecondition where they never were."""
+        try:
+            stored = json.loads(self.folder.keys.read_bytes())
+        except FileNotFoundError as error:
+            raise FailedPrecondition("The edge has no keys yet: start the platform first.") from error
+        return Keys(stored["jwks"], frozenset(stored["denied"]))
+
+    def _write_filters(self, keys: Keys) -> None:
+        replace_json(self.folder.identity, filters.identity_resource(keys))
+        replace_json(self.folder.jwt, filters.jwt_resource(keys))
+
+
+def _check_jwks(jwks: str) -> None:
+    try:
+        keys = json.loads(jwks)["keys"]
+        private = [key.get("kid", "?") for key in keys if "d" in key or "k" in key]
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise InvalidArgument('The keys are not a JWKS: {"keys": [...]}.', field="jwks") from error
+    if private or not keys:
+        raise InvalidArgument(f"The edge takes one public key or more; private: {private}.", field="jwks")
