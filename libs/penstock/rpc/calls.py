@@ -13,7 +13,7 @@ import secrets
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeAlias
 
 import grpc
 import structlog
@@ -39,8 +39,8 @@ from penstock.store.outbox import current_cause
 DEFAULT_DEADLINE_SECONDS = 60.0
 log = structlog.get_logger("penstock.rpc")
 
-Context = grpc.aio.ServicerContext[Any, Any]
-Handler = grpc.RpcMethodHandler[Any, Any]
+Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
+Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
 
 
 @dataclass(frozen=True)
@@ -134,15 +134,17 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         return single
 
     def _streaming(self, behaviour: Any, method: Method, request_stream: bool) -> Any:
-        async def streaming(request: Any, context: Context) -> AsyncIterator[Any]:
+        # Written with context.write(), not yielded: a stream that is ended while its reader is slow must be ended here,
+        # since gRPC itself, when cancelled in a write, sends no status and the client would wait forever.
+        async def streaming(request: Any, context: Context) -> None:
             async with self._around(method, context) as call, self._ending(call):
                 answers = behaviour(self._admit(call, request, request_stream), context)
-                if inspect.isawaitable(answers):  # written with context.write()
+                if inspect.isawaitable(answers):  # a servicer that writes by itself
                     await answers
                     return
                 async with contextlib.aclosing(answers):
                     async for answer in answers:
-                        yield answer
+                        await context.write(answer)
 
         return streaming
 
