@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,6 +26,7 @@ class JobEnvironment:
     metrics_file: Path | None
     checkpoint_dir: Path | None
     threads: int
+    prune_file: Path | None = None  # appears when a trial should give up
 
     @classmethod
     def load(cls, environ: Mapping[str, str] | None = None) -> JobEnvironment:
@@ -39,6 +40,7 @@ class JobEnvironment:
             metrics_file=_path(given, "PENSTOCK_METRICS"),
             checkpoint_dir=_path(given, "PENSTOCK_CHECKPOINT_DIR"),
             threads=int(count) if count.isdigit() and int(count) else len(os.sched_getaffinity(0)),
+            prune_file=_path(given, "PENSTOCK_PRUNE"),
         )
 
     def input(self, name: str) -> Path:
@@ -48,7 +50,9 @@ class JobEnvironment:
 
 @dataclass(frozen=True)
 class ClientSettings:
-    """Where a client finds the platform and who it is: PENSTOCK_URL, PENSTOCK_TOKEN and PENSTOCK_PROJECT, else the home's.
+    """Where a client finds the platform, and who it is.
+
+    PENSTOCK_URL, PENSTOCK_TOKEN and PENSTOCK_PROJECT, else what the home says:
 
     `home` is PENSTOCK_HOME, else `~/.penstock`; an embedded platform leaves its address in `<home>/url` and a token
     in `<home>/token`.
@@ -83,6 +87,11 @@ def _first_line(path: Path) -> str:
         return path.read_text(encoding="utf-8").strip()
     except OSError:
         return ""
+
+
+def inherited(names: Iterable[str]) -> dict[str, str]:
+    """Those of these variables that are set: what a process of ours is given of this one's environment."""
+    return {name: os.environ[name] for name in names if name in os.environ}
 
 
 def _path(given: Mapping[str, str], name: str) -> Path | None:

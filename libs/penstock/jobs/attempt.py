@@ -1,0 +1,162 @@
+"""The folder of one attempt on this machine, and the two things that keep it single: a lock and a start record.
+
+`lock` is held (flock) by the shim for as long as it lives and by nobody else. `start.json` is made once (O_EXCL) by the
+shim that got the lock: whoever finds it, or a result, leaves.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import hashlib
+import json
+import os
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from penstock.errors import InvalidArgument
+from penstock.jobs.spec import AttemptRef, JobSpec, Report
+from penstock.objects import ObjectStore, safe_join
+from penstock.runner.processes import Identity, identity_of
+
+LOCK_SECONDS = 1.0  # an observer holds the lock for a moment; a shim that lost to another shim learns it after this
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """An attempt's folder."""
+
+    folder: Path
+
+    @classmethod
+    def of(cls, root: Path, ref: AttemptRef) -> Attempt:
+        """The folder of an attempt below an executor's root. Raises InvalidArgument for an id that is no name."""
+        if "/" in ref.job or ref.attempt < 1:
+            raise InvalidArgument(f"'{ref.job}' is no job's id, or {ref.attempt} no attempt.", field="job")
+        return cls(safe_join(root, f"{ref.job}/{ref.attempt}", field="job"))
+
+    @property
+    def log(self) -> Path:
+        """What the command printed."""
+        return self.folder / "log"
+
+    @property
+    def work(self) -> Path:
+        """The command's own folder, made anew by the runner."""
+        return self.folder / "work"
+
+    @property
+    def checkpoint(self) -> Path:
+        """Kept from one attempt to the next."""
+        return self.folder.parent / "checkpoint"
+
+    @property
+    def marker(self) -> str:
+        """What the command's processes carry in their environment; no other attempt on this machine has the same."""
+        return hashlib.sha256(os.fsencode(os.path.realpath(self.folder))).hexdigest()[:24]
+
+    def write(self, name: str, text: str) -> None:
+        """Write a file of this folder whole, readable by the platform's user alone."""
+        temporary = self.folder / f".{name}.{os.getpid()}.{time.monotonic_ns()}"
+        with open(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+            file.write(text)
+        os.replace(temporary, self.folder / name)
+
+    def read(self, name: str) -> str | None:
+        """What a file of this folder holds, or None."""
+        try:
+            return (self.folder / name).read_text()
+        except FileNotFoundError:
+            return None
+
+    def put_job(self, spec: JobSpec, objects_url: str) -> None:
+        """Write what a shim needs; a report's token goes into a file of its own."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self.put_report(spec.report)
+        self.write("job.json", json.dumps({"spec": spec.to_json(), "objects": objects_url}))
+
+    def job(self) -> tuple[JobSpec, ObjectStore] | None:
+        """What `put_job` wrote; None if the attempt was cleaned up."""
+        text = self.read("job.json")
+        if text is None:
+            return None
+        body = json.loads(text)
+        return JobSpec.from_json(body["spec"]), ObjectStore.open(body["objects"])
+
+    def put_report(self, report: Report | None) -> None:
+        """Say where metrics go from now on: a service that came back may have another address."""
+        if report is not None:
+            self.write("report.json", json.dumps(asdict(report)))
+
+    def report(self) -> Report | None:
+        """Where metrics go."""
+        text = self.read("report.json")
+        return Report(**json.loads(text)) if text else None
+
+    def cancel(self, grace: float) -> None:
+        """Ask the shim, now or whenever it starts, to end the command, with `grace` seconds between TERM and KILL."""
+        self.write("cancel.json", json.dumps({"grace": grace}))
+
+    def cancelled(self) -> float | None:
+        """The grace, once `cancel` was called."""
+        text = self.read("cancel.json")
+        return float(json.loads(text)["grace"]) if text else None
+
+    def lock(self) -> int | None:
+        """Take the lock for this process; returns its descriptor, or None if another shim has it."""
+        descriptor = os.open(self.folder / "lock", os.O_RDWR | os.O_CREAT, 0o600)
+        deadline = time.monotonic() + LOCK_SECONDS
+        while True:
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                return descriptor
+            except BlockingIOError:
+                if time.monotonic() > deadline:
+                    os.close(descriptor)
+                    return None
+                time.sleep(0.01)
+
+    def held(self) -> bool:
+        """Whether a living shim holds the lock."""
+        try:
+            descriptor = os.open(self.folder / "lock", os.O_RDONLY)
+        except FileNotFoundError:
+            return False
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            # Explicitly: closing would not free it if another thread has just forked.
+            fcntl.flock(descriptor, fcntl.LOCK_UN)
+        except BlockingIOError:
+            return True
+        finally:
+            os.close(descriptor)
+        return False
+
+    def record_start(self) -> bool:
+        """Write the start record with this process's identity; False if there is one."""
+        try:
+            descriptor = os.open(self.folder / "start.json", os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        except OSError as error:
+            if error.errno in (errno.EEXIST, errno.ENOENT):
+                return False
+            raise
+        with open(descriptor, "w") as file:
+            file.write(json.dumps(asdict(identity_of(os.getpid()))))
+        return True
+
+    def started(self) -> bool:
+        """Whether there is a start record."""
+        return (self.folder / "start.json").exists()
+
+    def record_command(self, identity: Identity) -> None:
+        """Write down who the command is."""
+        self.write("command.json", json.dumps(asdict(identity)))
+
+    def identity(self, name: str) -> Identity | None:
+        """The process in "start.json" or "command.json"; None if it was not written (whole)."""
+        with contextlib.suppress(ValueError, TypeError):
+            text = self.read(name)
+            return Identity(**json.loads(text)) if text else None
+        return None

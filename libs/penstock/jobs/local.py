@@ -1,0 +1,177 @@
+"""Jobs as processes of this machine. All state is in folders and locks: any instance goes on where another ended."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shutil
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+from penstock.errors import FailedPrecondition, Unavailable
+from penstock.jobs import warm
+from penstock.jobs.attempt import Attempt
+from penstock.jobs.executor import LogChunk, Observation, Phase
+from penstock.jobs.result import JobResult
+from penstock.jobs.spec import Algorithm, AttemptRef, JobSpec, Report
+from penstock.objects import ObjectStore
+from penstock.objects.durable import make_folder
+from penstock.runner import processes
+from penstock.runtime.settings import inherited
+
+# What a shim may know of the service's environment: nothing that could be a secret.
+_PASSED_ON = ("PATH", "LANG", "LC_ALL", "TZ", "HOME", "TMPDIR", "VIRTUAL_ENV", "LD_LIBRARY_PATH")
+
+
+class LocalExecutor:
+    """Runs each attempt under a detached shim (see `shim`), built-in algorithms in warm ones where that is possible.
+
+    `root` is its folder on a local disk. `preload` is what warm interpreters import ("" for no warm starts); they leave
+    after `idle` seconds without work.
+    """
+
+    def __init__(
+        self, root: Path, objects_url: str, *, preload: str = warm.PRELOAD, idle: float = warm.IDLE_SECONDS
+    ) -> None:
+        self._root = root
+        self._objects_url = objects_url
+        self._objects = ObjectStore.open(objects_url)
+        self._preload = preload
+        self._idle = idle
+        self._children: list[subprocess.Popen[bytes]] = []
+        self._lock = threading.Lock()
+
+    async def prepare(self) -> None:
+        """Start the process for warm starts, without waiting for it."""
+        if self._preload:
+            await asyncio.to_thread(self._start_warm)
+
+    async def start(self, spec: JobSpec) -> None:
+        """Start an attempt unless it has been already. Raises Unavailable if no process can be made now."""
+        await asyncio.to_thread(self._start, spec)
+
+    async def observe(self, ref: AttemptRef) -> Observation:
+        """What has become of an attempt."""
+        return await asyncio.to_thread(self._observe, ref)
+
+    async def report_to(self, ref: AttemptRef, report: Report) -> None:
+        """Tell a running attempt a new address or token."""
+        attempt = Attempt.of(self._root, ref)
+        if attempt.folder.is_dir():
+            await asyncio.to_thread(attempt.put_report, report)
+
+    async def cancel(self, ref: AttemptRef, grace: float) -> None:
+        """Have an attempt end. An attempt that never started is refused its start."""
+        attempt = Attempt.of(self._root, ref)
+        attempt.folder.mkdir(parents=True, exist_ok=True)
+        await asyncio.to_thread(attempt.cancel, grace)
+
+    async def kill_rest(self, ref: AttemptRef) -> int:
+        """End every process of an attempt, its shim too; TimeoutError if some cannot be ended."""
+        return await asyncio.to_thread(self._kill_rest, Attempt.of(self._root, ref))
+
+    async def read_log(self, ref: AttemptRef, offset: int = 0, limit: int = 1 << 20) -> LogChunk:
+        """A part of the log; empty when there is nothing (yet, or any more) at that offset."""
+        return await asyncio.to_thread(self._read_log, ref, offset, limit)
+
+    async def cleanup(self, ref: AttemptRef, *, last: bool) -> None:
+        """Remove an attempt's folder. Raises FailedPrecondition while it is held."""
+        await asyncio.to_thread(self._cleanup, Attempt.of(self._root, ref), last)
+
+    async def shutdown(self) -> None:
+        """End the process for warm starts and all running attempts, which are LOST then (`penstock down`)."""
+        await asyncio.to_thread(self._shutdown)
+
+    def _start(self, spec: JobSpec) -> None:
+        attempt = Attempt.of(self._root, spec.ref)
+        with self._lock:
+            self._reap()
+            if attempt.started() or attempt.held() or self._objects.get_named(spec.ref.result_key) is not None:
+                return
+            make_folder(self._root)
+            attempt.put_job(spec, self._objects_url)
+            if isinstance(spec.code, Algorithm) and self._preload:
+                if warm.ask(self._warm, os.fsencode(attempt.folder)):
+                    return
+                self._start_warm()
+            log = os.open(attempt.folder / "shim.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+            try:
+                self._spawn("penstock.jobs.shim", [str(attempt.folder)], log)
+            finally:
+                os.close(log)
+
+    def _observe(self, ref: AttemptRef) -> Observation:
+        self._reap()
+        attempt = Attempt.of(self._root, ref)
+        # In this order. A start record whose shim no longer holds the lock means that it has ended for good, and then
+        # its result, if any, was written before. Otherwise what happens between two looks would deceive.
+        started = attempt.started()
+        held = attempt.held()
+        text = self._objects.get_named(ref.result_key)
+        if text is not None:
+            return Observation(Phase.RESULT, JobResult.from_json(text))
+        if held:
+            return Observation(Phase.HELD)
+        return Observation(Phase.LOST if started else Phase.NEVER_STARTED)
+
+    def _kill_rest(self, attempt: Attempt) -> int:
+        shim = attempt.identity("start.json")
+        killed = 0
+        if shim is not None and processes.alive(shim):
+            killed += processes.send(shim, 9)
+        return killed + processes.end_family(attempt.identity("command.json"), attempt.marker)
+
+    def _read_log(self, ref: AttemptRef, offset: int, limit: int) -> LogChunk:
+        try:
+            with open(Attempt.of(self._root, ref).log, "rb") as file:
+                file.seek(offset)
+                data = file.read(limit)
+        except FileNotFoundError:
+            data = b""
+        return LogChunk(data, offset + len(data))
+
+    def _cleanup(self, attempt: Attempt, last: bool) -> None:
+        if attempt.held():
+            raise FailedPrecondition("This attempt still runs; cancel it first.")
+        shutil.rmtree(attempt.folder, ignore_errors=True)
+        if last:
+            shutil.rmtree(attempt.folder.parent, ignore_errors=True)
+
+    def _shutdown(self) -> None:
+        warm.ask(self._warm, warm.STOP)
+        for record in self._root.glob("*/*/start.json"):
+            attempt = Attempt(record.parent)
+            if attempt.held():
+                self._kill_rest(attempt)
+        self._reap()
+
+    @property
+    def _warm(self) -> Path:
+        # No job can have this id: it would begin with a letter.
+        return self._root / "_warm"
+
+    def _start_warm(self) -> None:
+        self._warm.mkdir(parents=True, exist_ok=True)
+        log = os.open(self._warm / "log", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+        try:
+            self._spawn("penstock.jobs.warm", [str(self._warm), self._preload, str(self._idle)], log)
+        finally:
+            os.close(log)
+
+    def _spawn(self, module: str, arguments: list[str], log: int) -> None:
+        """Start a module of ours as a process of its own: a session, no descriptors, nothing of our environment."""
+        environment = inherited(_PASSED_ON)
+        try:
+            process = subprocess.Popen(
+                [sys.executable, "-P", "-m", module, *arguments],
+                cwd="/", env=environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True,
+            )  # fmt: skip
+        except OSError as error:
+            raise Unavailable(f"No process can be started for a job now: {error}. Try again later.") from error
+        self._children.append(process)
+
+    def _reap(self) -> None:
+        # Shims are our children only until we restart; until then, the ended ones must not stay as zombies.
+        self._children = [child for child in self._children if child.poll() is None]

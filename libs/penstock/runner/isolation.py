@@ -1,0 +1,131 @@
+"""What separates a job's command from the platform.
+
+When the platform runs as root, the command becomes another user, in a view of the disk in which folders that are closed
+to that user (the platform's home, /root) hold nothing but what the job needs. Otherwise it runs as the platform's own
+user, which is no boundary, and the result says so.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import os
+import stat
+import sys
+import zlib
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+NO_BOUNDARY = "none: the command runs as the platform's own user and can read what that user can"
+# Users that nobody has (the range that systemd gives to services for a while), so that jobs cannot signal each other.
+FIRST_USER, USERS = 61184, 4096
+_CLONE_NEWNS, _MS_NOSUID, _MS_NODEV, _MS_BIND, _MS_REC, _MS_PRIVATE = 0x20000, 2, 4, 0x1000, 0x4000, 1 << 18
+
+
+@dataclass(frozen=True)
+class Isolation:
+    """How a command is kept apart: `user` to become (None: stay), `visible` paths to show in folders closed to it."""
+
+    user: int | None = None
+    visible: tuple[Path, ...] = ()
+
+    @property
+    def description(self) -> str:
+        """For people, in the result."""
+        return NO_BOUNDARY if self.user is None else "a user of its own; folders closed to others are hidden"
+
+    def enter(self) -> None:
+        """Become so, in the child that will be the command. Raises OSError where that is not allowed."""
+        if self.user is None:
+            return
+        os.umask(0o022)
+        closed = closed_folders(self.visible)
+        if closed:
+            _hide(closed)
+        os.setgroups([])
+        os.setresgid(self.user, self.user, self.user)
+        os.setresuid(self.user, self.user, self.user)
+
+    def give(self, folder: Path) -> None:
+        """Make a folder and all in it belong to the command's user."""
+        if self.user is None:
+            return
+        os.chown(folder, self.user, self.user, follow_symlinks=False)
+        for root, folders, files in os.walk(folder):
+            for name in (*folders, *files):
+                os.chown(os.path.join(root, name), self.user, self.user, follow_symlinks=False)
+
+
+def choose(own: Iterable[Path], marker: str) -> Isolation:
+    """The strongest isolation that works here, for a job that must reach the interpreter and its `own` folders."""
+    if os.geteuid() != 0 or not _works():
+        return Isolation()
+    paths = (*_interpreter(), *(Path(os.path.realpath(path)) for path in own))
+    return Isolation(FIRST_USER + zlib.crc32(marker.encode()) % USERS, paths)
+
+
+def closed_folders(paths: Iterable[Path]) -> dict[Path, list[Path]]:
+    """The outermost folders that others may not enter, each with the paths to show below it."""
+    closed: dict[Path, list[Path]] = {}
+    for path in sorted(set(paths)):
+        outermost = next((p for p in reversed(path.parents) if not p.stat().st_mode & stat.S_IXOTH), None)
+        if outermost is not None:
+            below = closed.setdefault(outermost, [])
+            if not any(path.is_relative_to(shown) for shown in below):
+                below.append(path)
+    return closed
+
+
+def _interpreter() -> tuple[Path, ...]:
+    paths = (sys.prefix, sys.base_prefix, *(p for p in sys.path if os.path.isdir(p)))
+    return tuple(dict.fromkeys(Path(os.path.realpath(path)) for path in paths if os.path.realpath(path) != "/"))
+
+
+@functools.cache
+def _works() -> bool:
+    """Try it in a child: become a user, and see whether the interpreter can be reached."""
+    child = os.fork()
+    if child == 0:
+        code = 1
+        try:
+            Isolation(FIRST_USER, _interpreter()).enter()
+            reachable = (os.access(p, os.R_OK) for p in (os.__file__, __file__))
+            code = 0 if os.access(sys.executable, os.X_OK) and all(reachable) else 1
+        except OSError:
+            code = 1
+        finally:
+            os._exit(code)
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+
+
+def _hide(closed: dict[Path, list[Path]]) -> None:
+    """In a mount namespace of this process, put an empty folder over each closed one, and bind what is to be shown."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    _check(libc.unshare(_CLONE_NEWNS), "unshare")
+    _mount(libc, "none", "/", None, _MS_REC | _MS_PRIVATE)
+    shown = {path: os.open(path, os.O_PATH) for paths in closed.values() for path in paths}
+    for folder, paths in closed.items():
+        _mount(libc, "tmpfs", str(folder), "tmpfs", _MS_NOSUID | _MS_NODEV, "mode=755,size=64k")
+        for path in paths:
+            if stat.S_ISDIR(os.fstat(shown[path]).st_mode):
+                path.mkdir(parents=True, exist_ok=True)
+            else:
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.touch()
+            _mount(libc, f"/proc/self/fd/{shown[path]}", str(path), None, _MS_BIND | _MS_REC)
+    for descriptor in shown.values():
+        os.close(descriptor)
+
+
+def _mount(
+    libc: ctypes.CDLL, source: str, target: str, kind: str | None, flags: int, options: str | None = None
+) -> None:
+    encoded = [text.encode() if text is not None else None for text in (source, target, kind)]
+    _check(libc.mount(*encoded, ctypes.c_ulong(flags), options.encode() if options else None), f"mount {target}")
+
+
+def _check(code: int, what: str) -> None:
+    if code != 0:
+        number = ctypes.get_errno()
+        raise OSError(number, f"{what}: {os.strerror(number)}")

@@ -1,0 +1,88 @@
+"""What a command left in PENSTOCK_OUTPUT_DIR: checked, stored, and named by digest."""
+
+from __future__ import annotations
+
+import json
+import os
+import stat
+from pathlib import Path
+from typing import Any
+
+from penstock.errors import InvalidArgument
+from penstock.jobs.result import Output
+from penstock.objects import ObjectStore, TreeFile
+from penstock.objects.trees import put_manifest
+
+MODEL = "model/"
+MAX_FILES = 10_000
+MIN_EXAMPLES = 8
+_WRITE_ONE = "penstock.run.save_model writes both."
+
+
+def store_outputs(objects: ObjectStore, folder: Path) -> tuple[Output, ...]:
+    """Store every file. Raises InvalidArgument for anything but regular files and folders."""
+    outputs: list[Output] = []
+    # By descriptor, and never through a link: what runs as the platform must not be made to read for somebody else.
+    for root, folders, files, descriptor in os.fwalk(folder, follow_symlinks=False):
+        folders.sort()
+        for name in sorted({*files, *(f for f in folders if _is_link(f, descriptor))}):
+            path = os.path.relpath(os.path.join(root, name), folder)
+            if not stat.S_ISREG(os.stat(name, dir_fd=descriptor, follow_symlinks=False).st_mode):
+                raise InvalidArgument(
+                    f"The output '{path}' is not a regular file: write files and folders only.", field="outputs"
+                )
+            if len(outputs) >= MAX_FILES:
+                raise InvalidArgument(f"More than {MAX_FILES} output files: put them into an archive.", field="outputs")
+            outputs.append(_store(objects, name, descriptor, path))
+    return tuple(sorted(outputs, key=lambda output: output.path))
+
+
+def _store(objects: ObjectStore, name: str, descriptor: int, path: str) -> Output:
+    path.encode()  # a name that is no text has no place in JSON: UnicodeEncodeError is a ValueError
+    file = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK, dir_fd=descriptor)
+    with os.fdopen(file, "rb") as opened:
+        ref = objects.put_stream(opened)
+    return Output(path, ref.digest, ref.size)
+
+
+def _is_link(name: str, descriptor: int) -> bool:
+    return stat.S_ISLNK(os.stat(name, dir_fd=descriptor, follow_symlinks=False).st_mode)
+
+
+def store_model(objects: ObjectStore, outputs: tuple[Output, ...]) -> str:
+    """The digest of the tree of `model/` among stored outputs; "" if there is none."""
+    files = [TreeFile(o.path.removeprefix(MODEL), o.digest, o.size) for o in outputs if o.path.startswith(MODEL)]
+    return put_manifest(objects, files).digest if files else ""
+
+
+def check_model(folder: Path) -> None:
+    """See that `folder`/model is what serving needs, as far as can be seen without running it; else InvalidArgument."""
+    model, description = folder / "model" / "model.onnx", folder / "model" / "model.json"
+    missing = [f"model/{p.name}" for p in (model, description) if p.is_symlink() or not p.is_file()]
+    if missing:
+        raise _bad(
+            f"The command ended well but wrote no {' and no '.join(missing)} in PENSTOCK_OUTPUT_DIR. {_WRITE_ONE}"
+        )
+    try:
+        body: Any = json.loads(description.read_bytes())
+    except ValueError as error:
+        raise _bad(f"model/model.json is not JSON: {error}. {_WRITE_ONE}") from error
+    lacking = [key for key in ("task", "signature", "examples") if not isinstance(body, dict) or not body.get(key)]
+    if lacking:
+        raise _bad(f"model/model.json has no {', '.join(lacking)}. {_WRITE_ONE}")
+    if _examples(body["examples"]) < MIN_EXAMPLES:
+        raise _bad(
+            f"model/model.json needs at least {MIN_EXAMPLES} examples, with the outputs that the model gave for them."
+        )
+
+
+def _examples(examples: Any) -> int:
+    try:
+        rows = [int(tensor["shape"][0]) for side in ("inputs", "outputs") for tensor in examples[side]]
+    except (KeyError, TypeError, IndexError, ValueError):
+        return 0
+    return min(rows, default=0) if examples["inputs"] and examples["outputs"] else 0
+
+
+def _bad(message: str) -> InvalidArgument:
+    return InvalidArgument(message, field="outputs.model")
