@@ -31,7 +31,7 @@ def tail(session: Session, type_: str) -> None:
             if session.json:
                 click.echo(json.dumps(to_dict(event), ensure_ascii=False))
             else:
-                short = event.type.removeprefix("dev.penstock.").removesuffix(".v1")
+                short: str = event.type.removeprefix("dev.penstock.").removesuffix(".v1")
                 click.echo(f"{event.time.ToJsonString()}  {short:32}  {event.id}")
     except KeyboardInterrupt:
         return
