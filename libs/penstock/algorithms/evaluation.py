@@ -106,6 +106,8 @@ def evaluate(parameters: Parameters, environment: JobEnvironment, log: Callable[
     """
     folder = environment.input("model")
     card = ModelCard.load(folder)
+    if card.task != "classification":
+        raise InvalidArgument(f"the model's task is {card.task!r}; only classification can be evaluated so")
     model = OnnxModel(folder / MODEL_FILE, threads=environment.threads)
     totals = Totals(card.labels)
     environment.output_dir.mkdir(parents=True, exist_ok=True)

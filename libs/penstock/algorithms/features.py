@@ -15,7 +15,16 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from penstock.algorithms.tables import Column, Floats, NumberColumn, Table, TextColumn, UnusableColumn, UsableColumn
+from penstock.algorithms.tables import (
+    Column,
+    Floats,
+    MissingColumn,
+    NumberColumn,
+    Table,
+    TextColumn,
+    UnusableColumn,
+    UsableColumn,
+)
 from penstock.errors import InvalidArgument
 
 OUTPUT_NAMES = ("label", "probabilities")
@@ -115,7 +124,7 @@ def select_columns(
             raise InvalidArgument(
                 f"parameters.features: {name!r} cannot be used: {reason}", field="parameters.features"
             )
-        if reason or isinstance(column, UnusableColumn):
+        if reason or isinstance(column, MissingColumn | UnusableColumn):
             log(f"field {name!r} is left out: {reason}")
         else:
             _check_name(name)
@@ -164,6 +173,8 @@ def _unusable(column: Column) -> str:
     """Why a column cannot be learnt from, or ""."""
     if isinstance(column, UnusableColumn):
         return column.reason
+    if isinstance(column, MissingColumn):
+        return "it is missing in every record"
     if isinstance(column, TextColumn):
         present = [value for value in column.values if value]
         distinct = len(set(present))

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import onnxruntime
 
-from penstock.algorithms.tables import Column, NumberColumn, TextColumn, UnusableColumn
+from penstock.algorithms.tables import Column, MissingColumn, NumberColumn, TextColumn, UnusableColumn
 from penstock.algorithms.tensors import Item, Tensor, TensorSpec
 from penstock.errors import InvalidArgument
 
@@ -34,6 +34,7 @@ _TYPES: dict[str, tuple[str, Any]] = {
 }
 _NUMPY = dict(_TYPES.values())
 _BATCH = 4096
+_NO_MISSING = "has missing values, which an input of this type cannot take"
 
 
 class OnnxModel:
@@ -94,13 +95,15 @@ def _spec(node: Any) -> TensorSpec:
 
 
 def _input(spec: TensorSpec, column: Column) -> Array:
+    if isinstance(column, MissingColumn):
+        return _missing(spec, column)
     if spec.datatype == "BYTES" and isinstance(column, TextColumn) and spec.shape in ((-1, 1), (-1,)):
         return column.values.reshape(-1, *spec.shape[1:])
     if spec.datatype != "BYTES" and isinstance(column, NumberColumn):
         values = column.values
         missing = np.isnan(values)
         if spec.datatype not in ("FP16", "FP32", "FP64") and missing.any():
-            raise _unfit(spec, "has missing values, which an input of this type cannot take")
+            raise _unfit(spec, _NO_MISSING)
         if spec.shape == (-1,) and column.shape == (1,):
             values = values[:, 0]
         fits = len(values.shape) == len(spec.shape) and all(
@@ -110,8 +113,15 @@ def _input(spec: TensorSpec, column: Column) -> Array:
             return values.astype(_NUMPY[spec.datatype])
         raise _unfit(spec, f"has values of shape {list(column.shape)}")
     if isinstance(column, UnusableColumn):
-        raise _unfit(spec, column.reason)
+        raise InvalidArgument(f"field {spec.name!r} does not fit the model: {column.reason}", field=spec.name)
     raise _unfit(spec, "holds text" if isinstance(column, TextColumn) else "holds numbers")
+
+
+def _missing(spec: TensorSpec, column: MissingColumn) -> Array:
+    shape = (column.records, *spec.shape[1:])
+    if -1 in shape or spec.datatype not in ("FP16", "FP32", "FP64", "BYTES"):
+        raise _unfit(spec, _NO_MISSING)
+    return np.full(shape, "" if spec.datatype == "BYTES" else np.nan, dtype=_NUMPY[spec.datatype])
 
 
 def _unfit(spec: TensorSpec, problem: str) -> InvalidArgument:

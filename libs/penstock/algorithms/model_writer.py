@@ -57,7 +57,7 @@ def write_model(
         tolerance=tolerance,
         details=dict(details or {}),
     )
-    text = json.dumps(card.to_json(), indent=1, allow_nan=False)
+    text = json.dumps(card.to_json(), allow_nan=False)
     ModelCard.parse(text)
     (folder / CARD_FILE).write_text(text + "\n", encoding="utf-8")
     return card

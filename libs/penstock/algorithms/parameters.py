@@ -73,9 +73,9 @@ class Parameter:
 
     def _check_range(self, value: float) -> None:
         if self.minimum is not None and value < self.minimum:
-            raise ValueError(f"{value!r} is below the minimum {self.minimum!r}")
+            raise ValueError(f"{value:g} is below the minimum {self.minimum:g}")
         if self.maximum is not None and value > self.maximum:
-            raise ValueError(f"{value!r} is above the maximum {self.maximum!r}")
+            raise ValueError(f"{value:g} is above the maximum {self.maximum:g}")
 
     def to_json(self) -> dict[str, object]:
         """A JSON-able description: name, type, default, description, and the limits that are set."""

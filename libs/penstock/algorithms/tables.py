@@ -82,6 +82,14 @@ class TextColumn:
 
 
 @dataclass(frozen=True)
+class MissingColumn:
+    """A column without a single value: nothing to learn from, but a model may be asked with it."""
+
+    name: str
+    records: int
+
+
+@dataclass(frozen=True)
 class UnusableColumn:
     """A column that no built-in algorithm can use, and why."""
 
@@ -90,7 +98,7 @@ class UnusableColumn:
 
 
 UsableColumn = NumberColumn | TextColumn
-Column = UsableColumn | UnusableColumn
+Column = UsableColumn | MissingColumn | UnusableColumn
 
 
 @dataclass(frozen=True)
@@ -151,11 +159,16 @@ def partitions(folder: Path) -> Iterator[Table]:
     paths = sorted(folder.glob("part-*.parquet"))
     if not paths:
         raise InvalidArgument(f"the input {folder.name!r} has no Parquet partitions (part-*.parquet)")
+    # A partition has only the fields of its own records: one that is elsewhere is missing here, not unknown.
+    fields = dict.fromkeys(name for path in paths for name in pq.read_schema(path).names)
     for path in paths:
         arrow = pq.ParquetFile(path).read()
         for needed in (KEY, REVISION):
             if needed not in arrow.column_names:
                 raise InvalidArgument(f"{path.name} of the input {folder.name!r} has no column {needed!r}")
+        for name in fields:
+            if name not in arrow.column_names:
+                arrow = arrow.append_column(name, pa.nulls(arrow.num_rows))
         yield Table(arrow, card)
 
 
@@ -176,13 +189,13 @@ def _from_arrow(name: str, arrow: pa.ChunkedArray) -> Column:
         arrow = arrow.cast(arrow.type.value_type)
     kind = arrow.type
     if pa.types.is_null(kind):
-        return UnusableColumn(name, "it is missing in every record")
+        return MissingColumn(name, len(arrow))
     if pa.types.is_string(kind) or pa.types.is_large_string(kind):
         return TextColumn(name, _objects(pc.fill_null(arrow, "").to_pylist()))
     if _is_number(kind):
         values = _numbers(arrow)
         if np.isnan(values).all():
-            return UnusableColumn(name, "it is missing in every record")
+            return MissingColumn(name, len(arrow))
         return NumberColumn(name, values.reshape(-1, 1), boolean=pa.types.is_boolean(kind))
     if _is_list(kind):
         return _vector(name, arrow)
@@ -190,12 +203,14 @@ def _from_arrow(name: str, arrow: pa.ChunkedArray) -> Column:
 
 
 def _vector(name: str, arrow: pa.ChunkedArray) -> Column:
+    if arrow.null_count == len(arrow):
+        return MissingColumn(name, len(arrow))
     try:
         values = _nested(arrow)
     except ValueError as error:
         return UnusableColumn(name, str(error))
     if values.size == 0 or np.isnan(values).all():
-        return UnusableColumn(name, "it is empty or missing in every record")
+        return UnusableColumn(name, "its lists are empty")
     return NumberColumn(name, values)
 
 
@@ -220,24 +235,23 @@ def _from_json(name: str, arrow: pa.ChunkedArray, table: Table) -> Column:
     """A column of JSON text: used if all its values turn out to be of one kind."""
     values = [None if text is None else json.loads(text) for text in arrow.to_pylist()]
     kinds = {_kind(value): row for row, value in reversed(list(enumerate(values))) if value is not None}
-    if set(kinds) <= {"number", "boolean"}:
-        boolean = set(kinds) == {"boolean"}
+    if set(kinds) <= {"numbers", "booleans"}:
+        boolean = set(kinds) == {"booleans"}
         floats = pa.chunked_array([pa.array([None if v is None else float(v) for v in values], pa.float64())])
         column = _from_arrow(name, floats)
         return NumberColumn(name, column.values, boolean) if isinstance(column, NumberColumn) else column
     if set(kinds) == {"text"}:
         return TextColumn(name, _objects(["" if value is None else value for value in values]))
-    if set(kinds) == {"list"}:
+    if set(kinds) == {"lists"}:
         try:
             return _from_arrow(name, pa.chunked_array([pa.array(_as_floats(values))]))
         except (pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowNotImplementedError, TypeError):
             return UnusableColumn(name, "its lists hold more than numbers, or differ in depth")
-    if set(kinds) == {"object"}:
+    if set(kinds) == {"objects"}:
         return UnusableColumn(name, "it holds objects")
     keys = table.keys()
-    where = " and ".join(
-        f"{kind}s ({json.dumps(values[row])[:40]} in record {keys[row]!r})" for kind, row in kinds.items()
-    )
+    met = sorted(kinds.items(), key=lambda item: item[1])
+    where = " and ".join(f"{kind} ({json.dumps(values[row])[:40]} in record {keys[row]!r})" for kind, row in met)
     raise InvalidArgument(
         f"field {name!r} mixes {where}; make it one type or leave it out with parameters.features", field=name
     )
@@ -245,12 +259,12 @@ def _from_json(name: str, arrow: pa.ChunkedArray, table: Table) -> Column:
 
 def _kind(value: object) -> str:
     if isinstance(value, bool):
-        return "boolean"
+        return "booleans"
     if isinstance(value, int | float):
-        return "number"
+        return "numbers"
     if isinstance(value, str):
         return "text"
-    return "list" if isinstance(value, list) else "object"
+    return "lists" if isinstance(value, list) else "objects"
 
 
 def _as_floats(value: Any) -> Any:
