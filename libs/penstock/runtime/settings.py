@@ -7,6 +7,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from penstock.errors import InvalidArgument
+
 DEFAULT_URL = "http://127.0.0.1:8420"
 DEFAULT_PROJECT = "default"
 
@@ -96,3 +98,73 @@ def inherited(names: Iterable[str]) -> dict[str, str]:
 
 def _path(given: Mapping[str, str], name: str) -> Path | None:
     return Path(given[name]) if given.get(name) else None
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What the processes of the platform itself are told: where its parts are, and how to log.
+
+    Unset, everything is that of an embedded platform in `home`. `addresses` are of services in other processes,
+    `host:port` by short name; `nats_credentials` is a folder of `<service>.creds`, or None for a NATS without users.
+    """
+
+    home: Path
+    url: str
+    project: str
+    mongodb_uri: str
+    nats_url: str
+    nats_credentials: Path | None
+    objects_url: str
+    addresses: Mapping[str, str]
+    tls_certificate: Path | None
+    tls_key: Path | None
+    tls_ca: Path | None
+    log_level: str
+    log_format: str  # json or text
+    log_file: Path | None
+
+    @classmethod
+    def from_environ(cls, environ: Mapping[str, str] | None = None, *, home: Path | None = None) -> Settings:
+        """Read it from the process's environment, or from a mapping like it; `home` goes before PENSTOCK_HOME.
+
+        Raises InvalidArgument for a value that cannot be meant.
+        """
+        given = os.environ if environ is None else environ
+        base = (home or home_directory(given)).expanduser().absolute()
+        users = base / "nats" / "users"
+        return cls(
+            home=base,
+            url=given.get("PENSTOCK_URL") or _first_line(base / "url") or DEFAULT_URL,
+            project=given.get("PENSTOCK_PROJECT") or DEFAULT_PROJECT,
+            mongodb_uri=given.get("PENSTOCK_MONGODB_URI") or "mongodb://127.0.0.1:27017",
+            nats_url=given.get("PENSTOCK_NATS_URL") or "nats://127.0.0.1:4222",
+            nats_credentials=_path(given, "PENSTOCK_NATS_CREDENTIALS") or (users if users.is_dir() else None),
+            objects_url=given.get("PENSTOCK_OBJECTS_URL") or (base / "objects").as_uri(),
+            addresses=_addresses(given.get("PENSTOCK_ADDRESSES", "")),
+            tls_certificate=_path(given, "PENSTOCK_TLS_CERTIFICATE"),
+            tls_key=_path(given, "PENSTOCK_TLS_KEY"),
+            tls_ca=_path(given, "PENSTOCK_TLS_CA"),
+            log_level=_choice(given, "PENSTOCK_LOG_LEVEL", ("info", "debug", "warning", "error")),
+            log_format=_choice(given, "PENSTOCK_LOG_FORMAT", ("json", "text")),
+            log_file=_path(given, "PENSTOCK_LOG_FILE"),
+        )
+
+
+def _addresses(text: str) -> dict[str, str]:
+    """`training=127.0.0.1:9001,tuning=127.0.0.1:9002` as a dict."""
+    pairs = [entry.strip().partition("=") for entry in text.split(",") if entry.strip()]
+    wrong = next((name for name, equals, address in pairs if not (name and equals and ":" in address)), None)
+    if wrong is not None:
+        raise InvalidArgument(
+            f"PENSTOCK_ADDRESSES: '{wrong}' is not understood; write service=host:port, separated by commas.",
+            field="PENSTOCK_ADDRESSES",
+        )
+    return {name: address for name, _, address in pairs}
+
+
+def _choice(given: Mapping[str, str], name: str, allowed: tuple[str, ...]) -> str:
+    """The value of a variable with few values, the first of which is the default."""
+    value = given.get(name, "").lower() or allowed[0]
+    if value not in allowed:
+        raise InvalidArgument(f"{name} is '{value}': use one of {', '.join(allowed)}.", field=name)
+    return value
