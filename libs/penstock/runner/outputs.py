@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import os
 import stat
 from pathlib import Path
-from typing import Any
 
+from penstock.algorithms.model_format import CARD_FILE, MODEL_FILE, ModelCard
 from penstock.errors import InvalidArgument
 from penstock.jobs.result import Output
 from penstock.objects import ObjectStore, TreeFile
@@ -15,8 +14,6 @@ from penstock.objects.trees import put_manifest
 
 MODEL = "model/"
 MAX_FILES = 10_000
-MIN_EXAMPLES = 8
-_WRITE_ONE = "penstock.run.save_model writes both."
 
 
 def store_outputs(objects: ObjectStore, folder: Path) -> tuple[Output, ...]:
@@ -57,32 +54,17 @@ def store_model(objects: ObjectStore, outputs: tuple[Output, ...]) -> str:
 
 def check_model(folder: Path) -> None:
     """See that `folder`/model is what serving needs, as far as can be seen without running it; else InvalidArgument."""
-    model, description = folder / "model" / "model.onnx", folder / "model" / "model.json"
-    missing = [f"model/{p.name}" for p in (model, description) if p.is_symlink() or not p.is_file()]
+    model = folder / "model"
+    missing = [f"model/{name}" for name in (MODEL_FILE, CARD_FILE) if not (model / name).is_file()]
     if missing:
-        raise _bad(
-            f"The command ended well but wrote no {' and no '.join(missing)} in PENSTOCK_OUTPUT_DIR. {_WRITE_ONE}"
+        raise InvalidArgument(
+            f"The command ended well but wrote no {' and no '.join(missing)} in PENSTOCK_OUTPUT_DIR. "
+            "penstock.run.save_model writes both.",
+            field="outputs.model",
         )
     try:
-        body: Any = json.loads(description.read_bytes())
-    except ValueError as error:
-        raise _bad(f"model/model.json is not JSON: {error}. {_WRITE_ONE}") from error
-    lacking = [key for key in ("task", "signature", "examples") if not isinstance(body, dict) or not body.get(key)]
-    if lacking:
-        raise _bad(f"model/model.json has no {', '.join(lacking)}. {_WRITE_ONE}")
-    if _examples(body["examples"]) < MIN_EXAMPLES:
-        raise _bad(
-            f"model/model.json needs at least {MIN_EXAMPLES} examples, with the outputs that the model gave for them."
-        )
-
-
-def _examples(examples: Any) -> int:
-    try:
-        rows = [int(tensor["shape"][0]) for side in ("inputs", "outputs") for tensor in examples[side]]
-    except (KeyError, TypeError, IndexError, ValueError):
-        return 0
-    return min(rows, default=0) if examples["inputs"] and examples["outputs"] else 0
-
-
-def _bad(message: str) -> InvalidArgument:
-    return InvalidArgument(message, field="outputs.model")
+        ModelCard.load(model)
+    except InvalidArgument as error:
+        raise InvalidArgument(
+            f"The model that the command wrote cannot be used: {error}", field="outputs.model"
+        ) from error
