@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import Coroutine, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
@@ -10,6 +11,7 @@ from typing import Any, TypeVar
 import pytest
 
 from penstock.backing.stack import Stack
+from penstock.backing.triton_environment import TritonEnvironment, setup_environment
 from penstock.events.credentials import Authority, Permissions
 
 T = TypeVar("T")
@@ -65,3 +67,10 @@ def nats_authority(stack: Stack) -> Authority:
 def nats_credentials(stack: Stack) -> Path:
     """Credentials of a user that may do anything with events, inboxes of any prefix included."""
     return stack.credentials("tests", Permissions((">",), (">",)))
+
+
+@pytest.fixture(scope="session")
+def triton_environment() -> TritonEnvironment:
+    """Triton's environment, shared with the user's platforms; made if `make setup` has not."""
+    data_home = os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share"
+    return setup_environment(Path(data_home) / "penstock")

@@ -88,8 +88,8 @@ def read_record(home: Path, name: str) -> tuple[Identity, Facts] | None:
         return None
 
 
-def choose_port(home: Path, name: str, wanted: int | None) -> int:
-    """The port for `name`: the wanted one, else the one it had when it last ran here, else any.
+def choose_port(home: Path, name: str, wanted: int | None, key: str = "port") -> int:
+    """The port for `name`: the wanted one, else the one it had (in its fact `key`) when it last ran here, else any.
 
     Raises FailedPrecondition if the wanted one is taken.
     """
@@ -101,7 +101,7 @@ def choose_port(home: Path, name: str, wanted: int | None) -> int:
             )
         return wanted
     last = read_record(home, name)
-    before = int(last[1].get("port", 0)) if last else 0
+    before = int(last[1].get(key, 0)) if last else 0
     return before if before and port_free(before) else free_port()
 
 
@@ -116,10 +116,16 @@ class ManagedProcess:
         self._child: subprocess.Popen[bytes] | None = None
 
     @classmethod
+    def recorded(cls, home: Path, name: str) -> ManagedProcess | None:
+        """The process that the home's record names, dead or alive: `stop` also ends what a dead one left behind."""
+        found = read_record(home, name)
+        return cls(home, name, *found) if found is not None else None
+
+    @classmethod
     def adopt(cls, home: Path, name: str) -> ManagedProcess | None:
         """The process that the home's record names, if that very one still runs; else None."""
-        found = read_record(home, name)
-        return cls(home, name, *found) if found is not None and found[0].alive() else None
+        found = cls.recorded(home, name)
+        return found if found is not None and found.identity.alive() else None
 
     @classmethod
     def ensure(cls, home: Path, name: str, program: Callable[[], Program], *, attached: bool = False) -> ManagedProcess:
@@ -127,7 +133,11 @@ class ManagedProcess:
         (home / "run").mkdir(parents=True, exist_ok=True, mode=0o700)
         with (home / "run" / f"{name}.starting").open("w") as turn:
             fcntl.flock(turn, fcntl.LOCK_EX)
-            return cls.adopt(home, name) or cls.start(home, program(), attached=attached)
+            found = cls.adopt(home, name)
+            if found is None:
+                _sweep_predecessor(home, name)  # first of all: its children may hold the ports
+                found = cls.start(home, program(), attached=attached)
+            return found
 
     @classmethod
     def start(cls, home: Path, program: Program, *, attached: bool = False) -> ManagedProcess:
@@ -139,9 +149,7 @@ class ManagedProcess:
         """
         for folder in ("run", "logs"):
             (home / folder).mkdir(parents=True, exist_ok=True, mode=0o700)
-        before = read_record(home, program.name)
-        if before is not None and not before[0].alive():
-            before[0].kill_family()
+        _sweep_predecessor(home, program.name)
         marker = secrets.token_hex(16)
         child = _spawn(home, program, marker, attached)
         identity, facts = _await_record(home, program.name, marker, child)
@@ -190,6 +198,12 @@ class ManagedProcess:
         with path.open("rb") as log:
             log.seek(max(0, path.stat().st_size - 64 * 1024))
             return "\n".join(log.read().decode("utf-8", "replace").splitlines()[-lines:])
+
+
+def _sweep_predecessor(home: Path, name: str) -> None:
+    before = read_record(home, name)
+    if before is not None and not before[0].alive():
+        before[0].kill_family()
 
 
 def _spawn(home: Path, program: Program, marker: str, attached: bool) -> subprocess.Popen[bytes]:

@@ -1,0 +1,147 @@
+"""One Triton per revision of an endpoint: a process that outlives the services and leaves nothing when it goes."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import secrets
+from pathlib import Path
+
+from penstock.backing.process import (
+    ManagedProcess,
+    Program,
+    choose_port,
+    http_ok,
+    read_record,
+    wait_ready,
+)
+from penstock.backing.triton_environment import TritonEnvironment
+from penstock.errors import FailedPrecondition, Unavailable
+
+_SHARED_MEMORY = Path("/dev/shm")
+# Connections that clients keep alive would hold a stop up for 20 s and more; the edge has drained it before.
+_EXIT_TIMEOUT = 2
+# The reason ends where the backend's Python traceback begins.
+_LOAD_FAILURE = re.compile(r"failed to load '[^']*' version \d+: (?:\w+: )?(.*?)(?:\\n\\nAt:|\"?$)", re.MULTILINE)
+_PORTS = ("http", "grpc", "metrics")
+
+
+class TritonInstance:
+    """A Triton that serves one model repository (see `write_repository`) under the name `model`.
+
+    `name` is unique in the home, such as `triton-<project>-<endpoint>-<revision>`.
+    """
+
+    def __init__(self, home: Path, name: str, environment: TritonEnvironment, repository: Path, model: str) -> None:
+        self.home = home
+        self.name = name
+        self.model = model
+        self._environment = environment
+        self._repository = repository
+        self.process: ManagedProcess | None = None
+
+    @property
+    def http_port(self) -> int:
+        """Where KServe v2 over HTTP is answered; once started."""
+        return self._port("http")
+
+    @property
+    def grpc_port(self) -> int:
+        """Where KServe v2 over gRPC is answered; once started."""
+        return self._port("grpc")
+
+    @property
+    def metrics_port(self) -> int:
+        """Where Prometheus metrics are; once started."""
+        return self._port("metrics")
+
+    async def start(self, *, attached: bool = False, timeout: float = 60) -> ManagedProcess:
+        """Adopt the running one or start one (on the ports that it had); returns when the model is ready.
+
+        Raises FailedPrecondition with the reason if the model does not load, Unavailable if Triton does not start.
+        """
+        process = ManagedProcess.ensure(self.home, self.name, self._program, attached=attached)
+        self.process = process
+        try:
+            await wait_ready(process, self.ready, timeout=timeout, interval=0.02)
+        except Unavailable as error:
+            await self.stop(grace=0)
+            raise _explain(error) from error
+        return process
+
+    async def ready(self) -> bool:
+        """Whether server and model say that they are ready."""
+        paths = ("/v2/health/ready", f"/v2/models/{self.model}/ready")
+        return all([await http_ok(self.http_port, path) for path in paths])
+
+    async def stop(self, grace: float = 5.0) -> None:
+        """End it, and remove its shared memory. Take it out of the edge first: it does not wait for clients."""
+        process = self.process or ManagedProcess.recorded(self.home, self.name)
+        if process is not None:
+            await asyncio.to_thread(process.stop, grace)
+            sweep(str(process.facts.get("shm_prefix", "")))
+
+    async def remove(self, grace: float = 5.0) -> None:
+        """Stop it for good: its record goes too."""
+        await self.stop(grace)
+        process = self.process or ManagedProcess.recorded(self.home, self.name)
+        if process is not None:
+            process.forget()
+
+    def _port(self, kind: str) -> int:
+        if self.process is None:
+            raise FailedPrecondition(f"{self.name} has not been started")
+        return int(self.process.facts[f"{kind}_port"])
+
+    def _program(self) -> Program:
+        before = read_record(self.home, self.name)
+        if before is not None:
+            sweep(str(before[1].get("shm_prefix", "")))
+        ports = {f"{kind}_port": choose_port(self.home, self.name, None, key=f"{kind}_port") for kind in _PORTS}
+        prefix = f"penstock-{secrets.token_hex(8)}-"
+        argv = [str(self._environment.server), *_arguments(self._environment, self._repository, ports, prefix)]
+        env = {
+            "PATH": f"{self._environment.folder / 'bin'}:/usr/bin:/bin",
+            "LD_LIBRARY_PATH": ":".join(str(path) for path in self._environment.libraries),
+            "LANG": "C.UTF-8",
+            "OMP_NUM_THREADS": "1",
+        }
+        return Program(self.name, argv, env=env, facts={**ports, "shm_prefix": prefix})
+
+
+def _arguments(environment: TritonEnvironment, repository: Path, ports: dict[str, int], prefix: str) -> list[str]:
+    flags = [
+        f"--model-repository={repository}",
+        f"--backend-directory={environment.backends}",
+        f"--backend-config=python,shm-region-prefix-name={prefix}",
+        "--model-control-mode=none",
+        "--disable-auto-complete-config",
+        f"--exit-timeout-secs={_EXIT_TIMEOUT}",
+        "--allow-gpu-metrics=false",
+        "--pinned-memory-pool-byte-size=0",
+        "--log-info=false",
+    ]
+    for kind in _PORTS:
+        flags += [f"--{kind}-address=127.0.0.1", f"--{kind}-port={ports[f'{kind}_port']}"]
+    # Nobody knows this key, so nobody reaches anything but inference, health, metadata and statistics.
+    key = f"penstock-closed={secrets.token_hex(16)}"
+    closed = "model-repository,shared-memory,trace,logging"
+    return [*flags, f"--http-restricted-api={closed}:{key}", f"--grpc-restricted-protocol={closed}:{key}"]
+
+
+def sweep(prefix: str) -> list[str]:
+    """Remove the shared memory that a Triton left under its prefix; returns the names of the regions."""
+    if not prefix.startswith("penstock-"):  # never everything
+        return []
+    regions = sorted(path for path in _SHARED_MEMORY.iterdir() if path.name.startswith(prefix))
+    for path in regions:
+        path.unlink(missing_ok=True)
+    return [path.name for path in regions]
+
+
+def _explain(error: Unavailable) -> FailedPrecondition | Unavailable:
+    """Tell a model that does not load, for good, from a server that may start at the next try."""
+    found = _LOAD_FAILURE.search(error.message)
+    if found is None:
+        return error
+    return FailedPrecondition(f"Triton cannot load the model: {found[1].strip()}", field="model_version")

@@ -1,0 +1,104 @@
+"""Serves model.onnx by onnxruntime inside Triton's Python backend, which has no ONNX backend of its own.
+
+Runs in Triton's environment (numpy 1, onnxruntime), so it imports nothing of Penstock. A request that is wrong gets an
+error of its own; a model that does not fit its signature fails to load, and so never becomes ready.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from typing import Any
+
+import numpy as np
+import onnxruntime as ort
+import triton_python_backend_utils as pb_utils  # type: ignore[import-not-found]
+
+# KServe datatypes by ONNX element types.
+_DATATYPES = {
+    "tensor(float16)": "FP16",
+    "tensor(float)": "FP32",
+    "tensor(double)": "FP64",
+    "tensor(int8)": "INT8",
+    "tensor(int16)": "INT16",
+    "tensor(int32)": "INT32",
+    "tensor(int64)": "INT64",
+    "tensor(uint8)": "UINT8",
+    "tensor(uint16)": "UINT16",
+    "tensor(uint32)": "UINT32",
+    "tensor(uint64)": "UINT64",
+    "tensor(bool)": "BOOL",
+    "tensor(string)": "BYTES",
+}
+
+
+class TritonPythonModel:
+    """The interface that Triton's Python backend looks for."""
+
+    def initialize(self, args: dict[str, str]) -> None:
+        """Load the model, and refuse it unless it is what its signature says."""
+        folder = os.path.join(args["model_repository"], args["model_version"])
+        with open(os.path.join(folder, "model.json"), encoding="utf-8") as file:
+            signature = json.load(file)["signature"]
+        options = ort.SessionOptions()
+        options.intra_op_num_threads = 1
+        options.inter_op_num_threads = 1
+        path = os.path.join(folder, "model.onnx")
+        self._session = ort.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+        self._inputs = signature["inputs"]
+        self._outputs = signature["outputs"]
+        _check("input", self._inputs, self._session.get_inputs())
+        _check("output", self._outputs, self._session.get_outputs())
+
+    def execute(self, requests: list[Any]) -> list[Any]:
+        """One response for each request."""
+        return [self._answer(request) for request in requests]
+
+    def _answer(self, request: Any) -> Any:
+        try:
+            feed = {spec["name"]: _input(request, spec) for spec in self._inputs}
+            if len({len(array) for array in feed.values()}) > 1:
+                raise ValueError("all inputs must have the same first (batch) dimension")
+            values = self._session.run([spec["name"] for spec in self._outputs], feed)
+            tensors = [_output(spec, value) for spec, value in zip(self._outputs, values, strict=True)]
+            return pb_utils.InferenceResponse(output_tensors=tensors)
+        except Exception as error:  # noqa: BLE001  the user's model or data is wrong: this request's error, nobody else's
+            message = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+            pb_utils.Logger.log_warn(f"a request failed: {message}")
+            return pb_utils.InferenceResponse(error=pb_utils.TritonError(message[:1000]))
+
+
+def _check(kind: str, declared: list[dict[str, Any]], actual: list[Any]) -> None:
+    found = {value.name: _DATATYPES.get(value.type, value.type) for value in actual}
+    for spec in declared:
+        name, datatype = spec["name"], spec["datatype"]
+        if found.get(name) != datatype:
+            raise pb_utils.TritonModelException(
+                f"model.json declares the {kind} '{name}' as {datatype}, but model.onnx has {found}"
+            )
+    missing = sorted(set(found) - {spec["name"] for spec in declared})
+    if kind == "input" and missing:
+        raise pb_utils.TritonModelException(f"model.onnx needs inputs that model.json does not declare: {missing}")
+
+
+def _input(request: Any, spec: dict[str, Any]) -> Any:
+    name = spec["name"]
+    tensor = pb_utils.get_input_tensor_by_name(request, name)
+    if tensor is None:
+        raise ValueError(f"input '{name}' is missing")
+    array = tensor.as_numpy()
+    shape = spec["shape"]
+    if array.ndim != len(shape) or any(want not in (-1, got) for want, got in zip(shape, array.shape, strict=True)):
+        raise ValueError(f"input '{name}' has shape {list(array.shape)}, where {shape} is expected")
+    if spec["datatype"] != "BYTES":
+        return array
+    texts = [value.decode("utf-8") if isinstance(value, bytes) else str(value) for value in array.ravel()]
+    return np.array(texts, dtype=object).reshape(array.shape)
+
+
+def _output(spec: dict[str, Any], value: Any) -> Any:
+    array = np.asarray(value)
+    if spec["datatype"] == "BYTES":
+        encoded = [text if isinstance(text, bytes) else str(text).encode() for text in array.ravel()]
+        array = np.array(encoded, dtype=object).reshape(array.shape)
+    return pb_utils.Tensor(spec["name"], array)

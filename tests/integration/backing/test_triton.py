@@ -1,0 +1,214 @@
+"""Triton with real ONNX models: right answers, errors that stay with their request, and nothing left behind."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import pytest
+
+from penstock.backing.process import port_free
+from penstock.backing.supervisor import Backoff, Supervisor
+from penstock.backing.triton import TritonInstance, sweep
+from penstock.backing.triton_environment import TritonEnvironment
+from penstock.backing.triton_repository import write_repository
+from penstock.errors import FailedPrecondition
+from tests.integration.backing.onnx_models import TYPES, identity_model, reciprocal_table
+from tests.integration.backing.waiting import until
+
+TENSORS: dict[str, list[Any]] = {
+    "FP32": [1.5, -2.0, 0.0, 4.0],
+    "FP64": [1.25, 1e300, -0.5, 2.0],
+    "INT64": [1, -(2**53), 3, 0],
+    "INT32": [1, 2, -3, 2**31 - 1],
+    "BOOL": [True, False, False, True],
+    "BYTES": ["a", "", "grün", "日本"],
+}
+
+
+def _regions() -> list[str]:
+    return [name for name in os.listdir("/dev/shm") if name.startswith("penstock-")]
+
+
+def _instance(home: Path, environment: TritonEnvironment, model_dir: Path, name: str = "triton-1") -> TritonInstance:
+    return TritonInstance(home, name, environment, write_repository(home / f"{name}-models", "m", model_dir), "m")
+
+
+async def _infer(instance: TritonInstance, inputs: list[dict[str, Any]]) -> tuple[int, dict[str, Any]]:
+    url = f"http://127.0.0.1:{instance.http_port}/v2/models/m/infer"
+    async with aiohttp.ClientSession() as session, session.post(url, json={"inputs": inputs}) as answer:
+        return answer.status, json.loads(await answer.text())
+
+
+def _tensor(name: str, datatype: str, shape: list[int], data: list[Any]) -> dict[str, Any]:
+    return {"name": name, "datatype": datatype, "shape": shape, "data": data}
+
+
+@pytest.fixture
+async def table(home: Path, triton_environment: TritonEnvironment) -> AsyncIterator[TritonInstance]:
+    """A Triton that looks x up in a table of 3 rows."""
+    instance = _instance(home, triton_environment, reciprocal_table(home / "model"))
+    await instance.start(attached=True)
+    yield instance
+    await instance.remove(grace=0)
+
+
+async def _lookup(instance: TritonInstance, x: int) -> tuple[int, dict[str, Any]]:
+    return await _infer(instance, [_tensor("x", "INT64", [1, 1], [x])])
+
+
+async def test_tensors_of_every_type_come_back_as_they_went(home: Path, triton_environment: TritonEnvironment) -> None:
+    instance = _instance(home, triton_environment, identity_model(home / "model", list(TYPES)))
+    await instance.start(attached=True)
+    inputs = [_tensor(f"in_{name}", name, [2, 2], data) for name, data in TENSORS.items()]
+    status, answer = await _infer(instance, inputs)
+    await instance.remove(grace=0)
+    assert status == 200, answer
+    assert {output["name"]: output["data"] for output in answer["outputs"]} == {
+        f"out_{name}": data for name, data in TENSORS.items()
+    }
+
+
+async def test_a_request_that_is_wrong_fails_alone(table: TritonInstance) -> None:
+    assert table.process is not None
+    before = table.process.identity.family()
+    for wrong in (
+        [_tensor("x", "INT64", [1, 1], [7])],  # beyond the table: onnxruntime fails
+        [_tensor("x", "INT64", [1, 2], [0, 1])],
+        [_tensor("x", "INT64", [1], [0])],
+        [_tensor("x", "FP32", [1, 1], [0.5])],
+        [_tensor("z", "INT64", [1, 1], [0])],
+        [],
+    ):
+        status, answer = await _infer(table, wrong)
+        assert status in (400, 500), answer
+        assert answer["error"]
+        assert (await _lookup(table, 2))[1]["outputs"][0]["data"] == [0.25]
+    assert table.process.identity.family() == before
+
+
+async def test_bytes_that_are_no_text_are_an_error_of_the_request(
+    home: Path, triton_environment: TritonEnvironment
+) -> None:
+    instance = _instance(home, triton_environment, identity_model(home / "model", ["BYTES"], width=1))
+    await instance.start(attached=True)
+    raw = b"\x02\x00\x00\x00\xff\xfe"
+    spec = {"name": "in_BYTES", "datatype": "BYTES", "shape": [1, 1], "parameters": {"binary_data_size": len(raw)}}
+    head = json.dumps({"inputs": [spec]}).encode()
+    url = f"http://127.0.0.1:{instance.http_port}/v2/models/m/infer"
+    headers = {"Inference-Header-Content-Length": str(len(head))}
+    async with aiohttp.ClientSession() as session, session.post(url, data=head + raw, headers=headers) as answer:
+        text = await answer.text()
+        assert answer.status in (400, 500)
+    assert "utf-8" in text
+    status, _ = await _infer(instance, [_tensor("in_BYTES", "BYTES", [1, 1], ["ok"])])
+    assert status == 200
+    await instance.remove(grace=0)
+
+
+async def test_an_empty_batch_and_a_long_one_are_answered(table: TritonInstance) -> None:
+    for rows in (0, 5000):
+        status, answer = await _infer(table, [_tensor("x", "INT64", [rows, 1], [1] * rows)])
+        assert status == 200, answer
+        assert answer["outputs"][0]["data"] == [0.5] * rows
+
+
+async def test_a_stop_leaves_neither_process_nor_shared_memory(table: TritonInstance) -> None:
+    assert table.process is not None
+    prefix = str(table.process.facts["shm_prefix"])
+    assert any(name.startswith(prefix) for name in _regions())
+    await table.stop()
+    assert table.process.identity.family() == []
+    assert not any(name.startswith(prefix) for name in _regions())
+
+
+async def test_after_kill_9_it_is_restarted_on_its_ports_and_the_remains_are_swept(table: TritonInstance) -> None:
+    assert table.process is not None
+    killed, prefix = table.process.identity, str(table.process.facts["shm_prefix"])
+    ports = table.http_port, table.grpc_port
+    supervisor = Supervisor(Backoff(first=0.05))
+    supervisor.watch("triton", table.start)
+    os.kill(killed.pid, signal.SIGKILL)
+    await until(lambda: table.process is not None and table.process.identity != killed)
+    await supervisor.close()
+    await table.start()
+    assert (table.http_port, table.grpc_port) == ports
+    assert killed.family() == []
+    assert not any(name.startswith(prefix) for name in _regions())
+    assert (await _lookup(table, 1))[0] == 200
+
+
+async def test_a_stop_after_kill_9_sweeps_too(table: TritonInstance) -> None:
+    assert table.process is not None
+    killed, prefix = table.process.identity, str(table.process.facts["shm_prefix"])
+    os.kill(killed.pid, signal.SIGKILL)
+    await until(lambda: not killed.alive())
+    assert any(name.startswith(prefix) for name in _regions())  # what would be left without the sweep
+    heir = TritonInstance(table.home, table.name, table._environment, table._repository, "m")
+    await heir.remove(grace=0)
+    assert killed.family() == []
+    assert not any(name.startswith(prefix) for name in _regions())
+
+
+async def test_a_new_parent_adopts_it(table: TritonInstance) -> None:
+    heir = TritonInstance(table.home, table.name, table._environment, table._repository, "m")
+    process = await heir.start()
+    assert table.process is not None
+    assert process.identity == table.process.identity
+    assert (heir.http_port, heir.grpc_port) == (table.http_port, table.grpc_port)
+
+
+async def test_one_revision_is_stopped_without_touching_another(
+    table: TritonInstance, home: Path, triton_environment: TritonEnvironment
+) -> None:
+    other = _instance(home, triton_environment, reciprocal_table(home / "other"), "triton-2")
+    await other.start(attached=True)
+    await other.remove(grace=0)
+    assert port_free(other.http_port)
+    assert (await _lookup(table, 0))[1]["outputs"][0]["data"] == [1.0]
+
+
+@pytest.mark.parametrize("path", ["repository/index", "repository/models/m/unload", "logging"])
+async def test_its_control_api_is_closed(table: TritonInstance, path: str) -> None:
+    url = f"http://127.0.0.1:{table.http_port}/v2/{path}"
+    async with aiohttp.ClientSession() as session, session.post(url, data=b"{}") as answer:
+        assert answer.status == 403
+
+
+async def test_clients_cannot_register_shared_memory(table: TritonInstance) -> None:
+    url = f"http://127.0.0.1:{table.http_port}/v2/systemsharedmemory/region/x/register"
+    body = json.dumps({"key": "/x", "offset": 0, "byte_size": 8})
+    async with aiohttp.ClientSession() as session, session.post(url, data=body) as answer:
+        assert answer.status == 403
+
+
+@pytest.mark.parametrize("damage", ["not onnx", "signature", "wrong type"])
+async def test_a_model_that_does_not_load_says_why_and_leaves_nothing(
+    home: Path, triton_environment: TritonEnvironment, damage: str
+) -> None:
+    model = reciprocal_table(home / "model")
+    if damage == "not onnx":
+        (model / "model.onnx").write_bytes(b"not a model")
+    else:
+        described = json.loads((model / "model.json").read_text())
+        change = {"name": "absent"} if damage == "signature" else {"datatype": "FP64"}
+        described["signature"]["outputs"][0].update(change)
+        (model / "model.json").write_text(json.dumps(described))
+    instance = _instance(home, triton_environment, model)
+    before = _regions()
+    reason = r"^Triton cannot load the model: [^\n]*(INVALID_PROTOBUF|declares the output 'absent'|'y' as FP64)[^\n]*$"
+    with pytest.raises(FailedPrecondition, match=reason):
+        await instance.start(attached=True)
+    assert instance.process is not None
+    assert instance.process.identity.family() == []
+    assert _regions() == before
+
+
+def test_a_sweep_without_a_prefix_of_ours_removes_nothing() -> None:
+    assert sweep("") == []
+    assert sweep("p") == []
