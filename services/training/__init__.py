@@ -1,0 +1,1 @@
+"""Training runs, their attempts, metrics, logs and artifacts; models and their versions."""

@@ -1,0 +1,53 @@
+"""Wires the training service."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from penstock.api.dataset.v1.dataset_service_pb2_grpc import DatasetServiceStub
+from penstock.jobs.executor import Executor
+from penstock.objects import ObjectStore
+from penstock.rpc.channels import Channels
+from penstock.rpc.tokens import Tokens
+from penstock.rpc.watch import Signals
+from penstock.store import Database
+from services.training.attempts import Attempts
+from services.training.commands import Commands
+from services.training.datasets import Datasets
+from services.training.logs import Logs
+from services.training.reconciler import Reconciler
+from services.training.repository import Repository
+from services.training.servicer import TrainingServicer
+from services.training.validation import Limits
+
+
+@dataclass(frozen=True)
+class Training:
+    """The parts of a running training service."""
+
+    repository: Repository
+    commands: Commands
+    servicer: TrainingServicer
+    reconciler: Reconciler
+
+
+def assemble(
+    database: Database,
+    objects: ObjectStore,
+    executor: Executor,
+    channels: Channels,
+    tokens: Tokens,
+    *,
+    address: Callable[[], str],
+    limits: Limits,
+) -> Training:
+    """Make the parts and connect them. `address` is where jobs report; asked once the service listens."""
+    repository = Repository(database)
+    datasets = Datasets(channels.stub(DatasetServiceStub, "dataset"))
+    signals = Signals()
+    attempts = Attempts(executor, repository, objects, datasets, tokens, address, limits.local_code)
+    reconciler = Reconciler(repository, attempts, datasets, signals, limits.cores)
+    commands = Commands(repository, objects, datasets, limits, reconciler.wake)
+    servicer = TrainingServicer(commands, Logs(repository, executor, objects), signals)
+    return Training(repository, commands, servicer, reconciler)
