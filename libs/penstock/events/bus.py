@@ -1,0 +1,142 @@
+"""The connection to NATS: streams made, events published with the outcome known, reconnecting for ever."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Mapping
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+from nats.aio.client import Client
+from nats.errors import Error as NatsError
+from nats.js import JetStreamContext, api
+from nats.js.errors import APIError, NotFoundError
+
+from penstock.errors import Unavailable
+from penstock.events import subjects
+from penstock.events.credentials import inbox_prefix
+from penstock.events.envelope import Event, encode
+
+log = logging.getLogger(__name__)
+
+MESSAGE_ID = "Nats-Msg-Id"
+# A repeated publish of the same id within this time is dropped by the server; later ones are, by the consumers.
+DUPLICATE_WINDOW = timedelta(minutes=10)
+PUBLISH_TIMEOUT = 5.0  # seconds until the outcome of a publish counts as unknown
+
+
+async def publish(context: JetStreamContext, subject: str, body: bytes, headers: Mapping[str, str]) -> None:
+    """Publish and wait until the stream has it. Every publish passes here, so that tests can fail the k-th one."""
+    await context.publish(subject, body, timeout=PUBLISH_TIMEOUT, headers=dict(headers))
+
+
+class Bus:
+    """A connection to NATS and the streams of events on it."""
+
+    def __init__(self, client: Client) -> None:
+        self.client = client
+        self.context: JetStreamContext = client.jetstream(timeout=PUBLISH_TIMEOUT)
+        self.connections = 1  # how often a connection was made: a new one has forgotten all pull requests
+
+    @classmethod
+    async def connect(
+        cls,
+        url: str,
+        credentials: Path | str | None = None,
+        name: str = "penstock",
+        *,
+        max_age: timedelta = timedelta(days=30),
+        replicas: int = 1,
+    ) -> Bus:
+        """Connect (waiting for the server as long as it takes) and make the streams.
+
+        `credentials` is a `.creds` file; `name` the user's, whose inboxes alone it may read. Events stay in the
+        stream for `max_age`; whoever comes later gets them from their owners.
+        """
+        bus = cls(Client())
+
+        async def reconnected() -> None:
+            bus.connections += 1
+            log.info("connected to NATS again")
+
+        async def complained(error: Exception) -> None:
+            log.warning("NATS: %s", error or type(error).__name__)
+
+        options: dict[str, Any] = {"reconnect_time_wait": 0.25}
+        if credentials is not None:
+            options["user_credentials"] = str(credentials)
+        await bus.client.connect(
+            url,
+            name=name,
+            inbox_prefix=inbox_prefix(name).encode(),
+            max_reconnect_attempts=-1,
+            ping_interval=10,
+            max_outstanding_pings=2,
+            connect_timeout=3,
+            reconnected_cb=reconnected,
+            error_cb=complained,
+            **options,
+        )
+        await bus._make_streams(max_age, replicas)
+        return bus
+
+    async def close(self) -> None:
+        """Send what is buffered, then disconnect."""
+        try:
+            await asyncio.wait_for(self.client.flush(timeout=2), 2)
+        except (NatsError, TimeoutError):
+            log.debug("NATS did not take the last messages")
+        await self.client.close()
+
+    async def publish(self, event: Event) -> None:
+        """Publish one of Penstock's own events; raises Unavailable if the outcome is not known to be good."""
+        headers, body = encode(event)
+        await self.send(subjects.subject_of(event.subject, event.type), body, {**headers, MESSAGE_ID: event.id})
+
+    async def send(self, subject: str, body: bytes, headers: Mapping[str, str]) -> None:
+        """Publish to a stream; raises Unavailable if the outcome is not known to be good: send it again, same id."""
+        try:
+            await publish(self.context, subject, body, headers)
+        except (NatsError, TimeoutError, OSError) as error:
+            raise Unavailable(f"NATS did not take a message: {error or type(error).__name__}.") from error
+
+    async def _make_streams(self, max_age: timedelta, replicas: int) -> None:
+        day = timedelta(days=1)
+        for name, listened, age in (
+            (subjects.STREAM, subjects.STREAM_SUBJECTS, max_age),
+            (subjects.EXTERNAL_STREAM, subjects.EXTERNAL_SUBJECTS, min(max_age, 7 * day)),
+            (subjects.REPLAY_STREAM, subjects.REPLAY_SUBJECTS, day),
+        ):
+            config = api.StreamConfig(
+                name=name,
+                subjects=list(listened),
+                storage=api.StorageType.FILE,
+                max_age=age.total_seconds(),
+                num_replicas=replicas,
+                duplicate_window=min(DUPLICATE_WINDOW, age).total_seconds(),
+                allow_atomic=True,
+                allow_direct=True,
+                max_bytes=_MAX_BYTES.get(name),
+            )
+            await self._make_stream(config)
+
+    async def _make_stream(self, config: api.StreamConfig) -> None:
+        """Make a stream, or bring it to this configuration; JetStream may still be starting."""
+        for delay in (0.1, 0.3, 1.0, 2.0, 4.0, None):
+            try:
+                try:
+                    await self.context.stream_info(str(config.name))
+                except NotFoundError:
+                    await self.context.add_stream(config)
+                else:
+                    await self.context.update_stream(config)
+                return
+            except (NatsError, TimeoutError, APIError) as error:
+                if delay is None:
+                    raise Unavailable(f"The event stream {config.name} could not be made: {error}") from error
+                await asyncio.sleep(delay)
+
+
+_MAX_BYTES = {subjects.EXTERNAL_STREAM: 2**30, subjects.REPLAY_STREAM: 4 * 2**30}

@@ -1,0 +1,249 @@
+"""Events from outside: CloudEvents that programs publish to `penstock.<project>.external.>`, checked and kept.
+
+They have no sequence and no order; `(source, id)` tells repeats. What is malformed is a dead letter with the reason.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+import logging
+import re
+from collections.abc import Awaitable, Callable, Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+from nats.aio.msg import Msg
+from nats.js import api
+
+from penstock import names
+from penstock.errors import InvalidArgument, Unavailable
+from penstock.events import subjects
+from penstock.events.bus import MESSAGE_ID, Bus
+from penstock.events.dead_letters import DeadLetter, DeadLetters, LetterState, Raw
+from penstock.events.envelope import SPEC_VERSION, Event, attributes_of, encode
+from penstock.events.lane import FAILURES
+from penstock.events.pull import ConsumerGone, Puller
+from penstock.events.registry import PREFIX
+from penstock.store import Cause, Database, Rows, current_cause, format_time, now
+
+log = logging.getLogger(__name__)
+
+STRUCTURED = "application/cloudevents+json"
+MAX_TEXT = 1_024  # characters of an attribute
+_ATTRIBUTES = ("id", "source", "type", "specversion")
+_OWN = {"id", "source", "type", "specversion", "subject", "time", "correlationid", "causationid", "traceparent"}
+_SUBJECT = re.compile(r"penstock\.([^.]+)\.external\.(.+)")
+_BACK_OFF = (0.2, 0.5, 1.0, 2.0, 5.0)
+
+
+def decode_external(subject: str, headers: Mapping[str, str], body: bytes) -> Event:
+    """The event in a message from outside; the project is that of the subject. Raises InvalidArgument."""
+    found = _SUBJECT.fullmatch(subject)
+    if found is None:
+        raise InvalidArgument(f"'{subject}' is no subject for events from outside.", field="subject")
+    lower = {name.lower(): value for name, value in headers.items()}
+    if lower.get("content-type", "").split(";")[0].strip() == STRUCTURED:
+        document = _json(body)
+        if not isinstance(document, dict):
+            raise InvalidArgument("A structured CloudEvent is a JSON object.", field="data")
+        data = document.pop("data", {})
+        attributes = {str(name): str(value) for name, value in document.items()}
+    else:
+        attributes, data = attributes_of(headers), _json(body) if body else {}
+    return external_event(found[1], attributes, data)
+
+
+def external_event(project: str, attributes: Mapping[str, str], data: Any) -> Event:
+    """Check the attributes of an event from outside. Raises InvalidArgument, naming the attribute."""
+    for name in _ATTRIBUTES:
+        if not attributes.get(name):
+            raise InvalidArgument(f"An event needs the attribute '{name}'.", field=name)
+    for name, value in attributes.items():
+        if len(value) > MAX_TEXT:
+            raise InvalidArgument(f"The attribute '{name}' is longer than {MAX_TEXT} characters.", field=name)
+    if attributes["specversion"] != SPEC_VERSION:
+        raise InvalidArgument(f"specversion must be {SPEC_VERSION}.", field="specversion")
+    if attributes["type"].startswith(PREFIX):
+        raise InvalidArgument(f"Types that begin with {PREFIX} are Penstock's own.", field="type")
+    if not isinstance(data, dict):
+        raise InvalidArgument("The data of an event must be a JSON object.", field="data")
+    return Event(
+        id=attributes["id"],
+        type=attributes["type"],
+        source=attributes["source"],
+        subject=attributes.get("subject", ""),
+        sequence=0,
+        time=_time(attributes.get("time", "")),
+        data=data,
+        correlation_id=attributes.get("correlationid", "")
+        or external_id(project, attributes["source"], attributes["id"]),
+        causation_id=attributes.get("causationid", ""),
+        traceparent=attributes.get("traceparent", ""),
+        project=names.check_id(project, "project"),
+    )
+
+
+def external_id(project: str, source: str, id: str) -> str:
+    """An id for `(source, id)` within a project, fit for any place."""
+    return "x" + hashlib.sha256(f"{project}\n{source}\n{id}".encode()).hexdigest()[:24]
+
+
+async def publish_external(bus: Bus, event: Event) -> None:
+    """Publish an event from outside on somebody's behalf (`PublishEvent`). Raises InvalidArgument, Unavailable."""
+    headers, body = encode(event)
+    checked = external_event(event.project, attributes_of(headers), dict(event.data))
+    key = external_id(checked.project, checked.source, checked.id)
+    token = re.sub(r"[^A-Za-z0-9_-]+", "-", checked.type).strip("-") or "event"
+    await bus.send(f"penstock.{checked.project}.external.api.{token}", body, {**headers, MESSAGE_ID: key})
+
+
+class ExternalIntake:
+    """Takes events from outside: stores each once, then calls `handler` with it.
+
+    The handler must be idempotent (it may die after its work). After 5 failures the event is a dead letter.
+    """
+
+    def __init__(
+        self,
+        bus: Bus,
+        database: Database,
+        handler: Callable[[Event], Awaitable[None]] | None = None,
+        *,
+        name: str = "external-intake",
+        retry_delay: float = 1.0,
+    ) -> None:
+        self.name = name
+        self.dead_letters = DeadLetters(database)
+        self._bus = bus
+        self._handler = handler
+        self._retry_delay = retry_delay
+        self._rows = Rows(database, "external_events", indexes=("project", "at", "handled"))
+        self._failures: dict[str, int] = {}
+
+    async def run(self) -> None:
+        """Take events for ever; survives the loss of NATS and of the database."""
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._pump())
+            group.create_task(self._act())
+
+    async def accept(self, event: Event) -> bool:
+        """Store an event and handle it; False if it was known and handled. Raises what the handler raises."""
+        key = external_id(event.project, event.source, event.id)
+        new = await self._rows.insert([self._row(key, event)])
+        if not new and ((await self._rows.get(key)) or {}).get("handled"):
+            return False
+        if self._handler is not None:
+            token = current_cause.set(Cause(event.correlation_id, key, event.traceparent))
+            try:
+                await self._handler(event)
+            finally:
+                current_cause.reset(token)
+        await self._rows.update(key, set={"handled": 1})
+        return True
+
+    def _row(self, key: str, event: Event) -> dict[str, Any]:
+        stored = {**event.__dict__, "time": format_time(event.time), "data": dict(event.data)}
+        at = f"{format_time(now())}/{key}"
+        return {"_id": key, "project": event.project, "at": at, "event": json.dumps(stored), "handled": 0}
+
+    async def _pump(self) -> None:
+        config = api.ConsumerConfig(
+            durable_name=self.name,
+            ack_policy=api.AckPolicy.EXPLICIT,
+            ack_wait=60,
+            max_deliver=-1,
+            max_ack_pending=200,
+        )
+        failures = 0
+        while True:
+            try:
+                await self._bus.context.add_consumer(subjects.EXTERNAL_STREAM, config)
+                async with Puller(self._bus, subjects.EXTERNAL_STREAM, self.name) as puller:
+                    while True:
+                        messages = await puller.next()
+                        failures = 0
+                        await asyncio.gather(*map(self._take, messages))
+            except ConsumerGone:
+                log.info("consumer %s is made again", self.name)
+            except Exception as error:  # noqa: BLE001 (the intake never ends)
+                log.warning("%s failed, goes on: %s", self.name, error or type(error).__name__)
+            await asyncio.sleep(_BACK_OFF[min(failures, len(_BACK_OFF) - 1)])
+            failures += 1
+
+    async def _take(self, message: Msg) -> None:
+        raw = Raw(message.subject, message.headers or {}, message.data)
+        try:
+            event = decode_external(raw.subject, raw.headers, raw.body)
+        except InvalidArgument as error:
+            await self._bury(raw, error, 1)
+            await message.ack()
+            return
+        key = external_id(event.project, event.source, event.id)
+        try:
+            await self.accept(event)
+        except Unavailable as error:
+            log.warning("%s waits with %s: %s", self.name, event.id, error)
+            await message.nak(delay=self._retry_delay)
+        except Exception as error:
+            self._failures[key] = self._failures.get(key, 0) + 1
+            log.warning("%s failed with %s: %s", self.name, event.id, error, exc_info=error)
+            if self._failures[key] < FAILURES:
+                await message.nak(delay=self._retry_delay)
+                return
+            await self._bury(raw, error, self._failures.pop(key), event)
+            await message.ack()
+        else:
+            self._failures.pop(key, None)
+            await message.ack()
+
+    async def _bury(self, raw: Raw, error: Exception, attempts: int, event: Event | None = None) -> None:
+        event = event or _unknown(raw)
+        await self.dead_letters.put(
+            self.name, event, LetterState.DEAD, f"{type(error).__name__}: {error}", attempts, raw
+        )
+
+    async def _act(self) -> None:
+        """Act on what operators decide about dead letters."""
+        while True:
+            try:
+                for letter in await self.dead_letters.decided(self.name):
+                    await self._decide(letter)
+            except Exception as error:  # noqa: BLE001 (the next look comes)
+                log.warning("%s could not look at its dead letters: %s", self.name, error)
+            await asyncio.sleep(3)
+
+    async def _decide(self, letter: DeadLetter) -> None:
+        if letter.state is LetterState.RETRY and letter.raw is not None:
+            try:
+                await self.accept(decode_external(letter.raw.subject, letter.raw.headers, letter.raw.body))
+            except Exception as error:  # noqa: BLE001 (it stays a dead letter, with the new error)
+                text = f"{type(error).__name__}: {error}"
+                await self.dead_letters.bury_again(letter.id, text, letter.attempts + 1)
+                return
+        await self.dead_letters.remove(letter.id)
+
+
+def _unknown(raw: Raw) -> Event:
+    """What can be said of a message that is no event."""
+    found = _SUBJECT.fullmatch(raw.subject)
+    id = hashlib.sha256(raw.body).hexdigest()[:24]
+    return Event(id, "unknown", raw.subject, "", 0, now(), project=found[1] if found else "")
+
+
+def _json(body: bytes) -> Any:
+    try:
+        return json.loads(body)
+    except (ValueError, UnicodeDecodeError) as error:
+        raise InvalidArgument(f"The data of an event must be JSON: {error}", field="data") from error
+
+
+def _time(text: str) -> datetime:
+    if not text:
+        return now()
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError as error:
+        raise InvalidArgument("The attribute 'time' must be a time of RFC 3339.", field="time") from error
+    return moment if moment.tzinfo is not None else moment.replace(tzinfo=UTC)
