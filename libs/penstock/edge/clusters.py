@@ -77,8 +77,11 @@ def endpoint_cluster(cluster: str, members: Path) -> Json:
         connect_timeout="1s",
         lb_policy="ROUND_ROBIN",  # with weights; least-request would bend a canary's share by its speed
         eds_cluster_config={"eds_config": from_file(members)},
-        # Panic (all members, however they look) only when none is left.
-        common_lb_config={"healthy_panic_threshold": {"value": 1}},
+        common_lb_config={
+            "healthy_panic_threshold": {"value": 1},  # all members, however they look, only when none is left
+            # By default changes of weight and health reach the workers up to 1 s after config_dump shows them.
+            "update_merge_window": "0s",
+        },
         circuit_breakers={"thresholds": [{**LIMITS, "track_remaining": True}]},
         outlier_detection={
             "consecutive_5xx": 5,

@@ -10,7 +10,10 @@ _BODY = "%LOCAL_REPLY_BODY%"
 _NO_TOKEN = f"{_BODY} (send a valid token: 'authorization: Bearer ...')"
 _NO_ENDPOINT = "There is no such endpoint in project '%REQ(x-penstock-project)%': '%REQ(x-penstock-endpoint)%'"
 
-_GRPC: Json = {"header_filter": {"header": {"name": "content-type", "string_match": {"prefix": "application/grpc"}}}}
+# A REST request looks like gRPC too once it was turned into one, but keeps its path in another header.
+_REST_MARK: Json = {"name": "x-envoy-original-path", "present_match": True, "invert_match": True}
+_GRPC_TYPE: Json = {"name": "content-type", "string_match": {"prefix": "application/grpc"}}
+_GRPC: Json = {"and_filter": {"filters": [{"header_filter": {"header": h}} for h in (_GRPC_TYPE, _REST_MARK)]}}
 _KSERVE: Json = {"header_filter": {"header": {"name": ":path", "string_match": {"prefix": "/v2"}}}}
 _UNKNOWN_ENDPOINT: Json = {"response_flag_filter": {"flags": ["NC"]}}
 

@@ -13,7 +13,7 @@ import jwt
 import pytest
 from yarl import URL
 
-from penstock.edge import filters, keys
+from penstock.edge import filters
 from penstock.edge.files import replace, replace_json
 from penstock.edge.model import Keys as EdgeKeys
 from penstock.rpc.keys import Keys
@@ -207,7 +207,7 @@ async def test_without_the_denylist_in_the_filter_a_revoked_token_gets_through(
 ) -> None:
     """Negative control of the test above."""
     real = filters.identity_resource
-    monkeypatch.setattr(keys.filters, "identity_resource", lambda given: real(EdgeKeys(given.jwks)))
+    monkeypatch.setattr(filters, "identity_resource", lambda given: real(EdgeKeys(given.jwks)))
     assert await revoke_and_ask(platform, http, channel) == (200, grpc.StatusCode.OK)
 
 

@@ -1,0 +1,78 @@
+"""Envoy's own records of what endpoints answered: what a shift of traffic is judged by."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+import aiohttp
+import grpc
+import pytest
+from tritonclient.grpc import service_pb2, service_pb2_grpc  # type: ignore[import-untyped]
+
+from penstock.edge import AccessRecord, Position
+from tests.integration.edge.conftest import ModelServer, Platform
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+
+async def records(platform: Platform, since: Position, number: int) -> tuple[list[AccessRecord], Position]:
+    """The next records, as many as asked for."""
+    found: list[AccessRecord] = []
+    for _ in range(200):
+        more, since = platform.edge.access_log(since)
+        found.extend(more)
+        if len(found) >= number:
+            break
+        await asyncio.sleep(0.02)
+    return found, since
+
+
+async def test_each_answer_of_an_endpoint_is_recorded(
+    platform: Platform, http: aiohttp.ClientSession, channel: grpc.aio.Channel, model_server: Callable[..., ModelServer]
+) -> None:
+    edge = platform.edge
+    for revision, name in ((1, "good"), (2, "bad")):
+        server = model_server(revision, fail=name == "bad")
+        await edge.applied("alpha", name, edge.set_endpoint("alpha", name, [server.member()]))
+    start = edge.access_log_end()
+    stub = service_pb2_grpc.GRPCInferenceServiceStub(channel)
+    ids = []
+    for name in ("good", "bad", "none"):
+        url = f"{platform.url}/v2/models/{name}/infer?sleep=0.05"
+        async with http.post(url, json={}, headers=platform.headers()) as response:
+            ids.append(response.headers["x-request-id"])
+        call = stub.ModelInfer(service_pb2.ModelInferRequest(model_name=name), metadata=platform.metadata())
+        try:
+            await call
+        except grpc.aio.AioRpcError:
+            assert name != "good"
+    async with http.get(f"{platform.url}/v1/projects/alpha/things/x", headers=platform.headers()):
+        pass  # not of an endpoint: no record
+    found, position = await records(platform, start, 6)
+    assert [(r.endpoint, r.status, r.grpc_status, r.revision, r.failed) for r in found] == [
+        ("good", 200, None, 1, False),
+        ("good", 200, 0, 1, False),
+        ("bad", 500, None, 2, True),
+        ("bad", 200, 13, 2, True),
+        ("none", 404, None, None, False),
+        ("none", 200, 5, None, False),
+    ]
+    assert [r.request_id for r in found[::2]] == ids
+    assert 0.05 <= found[0].duration < 5
+    assert all(r.predicting and r.project == "alpha" and "?" not in r.path for r in found)
+    assert edge.access_log(position) == ([], position)
+
+
+async def test_no_record_is_lost_when_the_log_is_rotated(platform: Platform, http: aiohttp.ClientSession) -> None:
+    edge = platform.edge
+    position, asked, found = edge.access_log_end(), 0, []
+    for turn in range(3):
+        for _ in range(20):
+            async with http.get(f"{platform.url}/v2/models/good/ready", headers=platform.headers()) as response:
+                assert response.status == 200
+            asked += 1
+        assert await edge.rotate_access_log(max_bytes=0 if turn else 1 << 30) == bool(turn)
+        more, position = await records(platform, position, 20)
+        found.extend(more)
+    assert len(found) == len({record.request_id for record in found}) == asked
