@@ -151,6 +151,13 @@ def _evaluate_part(
 
 def _predict(part: Table, card: ModelCard, model: OnnxModel) -> Predicted:
     """The classes that the model answers: its output `label`, else the most probable one."""
+    for spec in model.inputs:
+        if spec.name not in part.fields:
+            raise InvalidArgument(
+                f"the model takes {spec.name!r}, but the dataset has no field of that name; "
+                f"its fields are {', '.join(part.fields)}",
+                field=spec.name,
+            )
     columns = {spec.name: part.column(spec.name) for spec in model.inputs}
     outputs = model.predict(columns_to_inputs(model.inputs, columns))
     probabilities = outputs.get("probabilities")

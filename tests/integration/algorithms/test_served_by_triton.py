@@ -1,4 +1,4 @@
-"""What the built-in trainers write, answered by a real Triton: the same as in the run, gaps and unseen text included."""
+"""What the built-in trainers write, answered by a real Triton as in the run, gaps and unseen text included."""
 
 from __future__ import annotations
 

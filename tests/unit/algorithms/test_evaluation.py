@@ -164,7 +164,7 @@ def _without(field: str) -> list[dict[str, Any]]:
 @pytest.mark.parametrize(
     ("records", "parameters", "says"),
     [
-        (_without("petal"), {}, "the dataset has no field 'petal'; its fields are stem, soil"),
+        (_without("petal"), {}, "the model takes 'petal', but the dataset has no field of that name; its fields are stem"),
         (
             [{**r, "petal": "long"} for r in flowers(20)],
             {},
