@@ -1,0 +1,1 @@
+"""Pipelines: when an event happens, do these steps; and why one ran or did not."""

@@ -1,0 +1,108 @@
+"""The use cases: apply and delete pipelines, cancel and retry runs."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass, replace
+
+from penstock import names
+from penstock.errors import AlreadyExists, InvalidArgument, NotFound
+from penstock.events import NewEvent
+from penstock.store import Stored, now
+from services.pipeline.actions import check_settings
+from services.pipeline.expressions import check, check_expression, check_references
+from services.pipeline.model import DEFAULT_RECURRENCE, Pipeline, PipelineRun, Step
+from services.pipeline.repository import Repository
+
+MAX_STEPS = 50
+
+
+def validate(pipeline: Pipeline) -> Pipeline:
+    """Raise InvalidArgument, naming the field, for a pipeline that could never work; answers it with its defaults."""
+    names.check_id(names.parse(pipeline.name, kind="pipeline", field="pipeline.name").id, "pipeline.name")
+    trigger = pipeline.trigger
+    if not trigger.event:
+        raise InvalidArgument("Say on which event type the pipeline runs.", field="pipeline.trigger.event")
+    if trigger.filter:
+        check(trigger.filter, "pipeline.trigger.filter")
+    if trigger.quiet is not None and (trigger.max_wait is None or trigger.max_wait < trigger.quiet):
+        raise InvalidArgument(
+            "A debounce needs `max_wait`, at least as long as `quiet`.", field="pipeline.trigger.debounce.max_wait"
+        )
+    if not 1 <= len(pipeline.steps) <= MAX_STEPS:
+        raise InvalidArgument(f"A pipeline has 1 to {MAX_STEPS} steps.", field="pipeline.steps")
+    known: set[str] = set()
+    for index, step in enumerate(pipeline.steps):
+        _check_step(step, known, f"steps[{index}]")
+        known.add(step.id)
+    if pipeline.max_recurrence < 0:
+        raise InvalidArgument("max_recurrence is 1 or more.", field="pipeline.max_recurrence")
+    return replace(pipeline, max_recurrence=pipeline.max_recurrence or DEFAULT_RECURRENCE)
+
+
+def _check_step(step: Step, known: set[str], field: str) -> None:
+    # An id is used in expressions as `steps.<id>`, so it must be a CEL identifier as well.
+    if not step.id.isidentifier() or not step.id.isascii():
+        raise InvalidArgument(f"{field}: '{step.id}' must be a word of letters, digits and '_'.", field=f"{field}.id")
+    if step.id in known:
+        raise InvalidArgument(f"{field}: there are two steps '{step.id}'.", field=f"{field}.id")
+    check_settings(step.action, step.settings, field)
+    check_references(step.settings, known, field)
+    if step.condition:
+        check_expression(step.condition, known, f"{field}.if")
+
+
+@dataclass
+class Pipelines:
+    """What may be done with pipelines. `wake` makes the driver look."""
+
+    repository: Repository
+    wake: asyncio.Event
+
+    async def apply(self, spec: Pipeline, *, allow_missing: bool) -> Stored[Pipeline]:
+        """Create or change a pipeline; the same again changes nothing. Raises NotFound without `allow_missing`."""
+        spec = validate(spec)
+
+        def transition(stored: Pipeline) -> Pipeline | tuple[Pipeline, list[NewEvent]]:
+            same = replace(
+                spec,
+                generation=stored.generation,
+                create_time=stored.create_time,
+                update_time=stored.update_time,
+                author=stored.author,
+            )
+            if same == stored:
+                return stored
+            changed = replace(spec, generation=stored.generation + 1, create_time=stored.create_time, update_time=now())
+            return changed, [_applied(changed)]
+
+        try:
+            return await self.repository.pipelines.change(spec.name, transition)
+        except NotFound:
+            if not allow_missing:
+                raise
+        try:
+            return await self.repository.pipelines.create(spec.name, spec, [_applied(spec)])
+        except AlreadyExists:
+            return await self.repository.pipelines.change(spec.name, transition)
+
+    async def delete(self, name: str) -> None:
+        """Delete a pipeline. Its runs and decisions stay."""
+        await self.repository.pipelines.delete(await self.repository.pipelines.get(name))
+
+    async def cancel(self, name: str) -> Stored[PipelineRun]:
+        """Ask a run to stop; raises FailedPrecondition if it ended."""
+        stored = await self.repository.runs.change(name, PipelineRun.cancelling)
+        self.wake.set()
+        return stored
+
+    async def retry(self, name: str) -> Stored[PipelineRun]:
+        """Go on with a failed run at the step that failed."""
+        stored = await self.repository.runs.change(name, PipelineRun.retried)
+        self.wake.set()
+        return stored
+
+
+def _applied(pipeline: Pipeline) -> NewEvent:
+    data = {"pipeline": pipeline.name, "generation": str(pipeline.generation), "subject": pipeline.author}
+    return NewEvent("pipeline.applied", data)

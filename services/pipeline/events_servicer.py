@@ -1,0 +1,49 @@
+"""The API of events for programs outside: publish their own, follow a project's."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import AsyncIterator
+from datetime import UTC
+from typing import Any
+
+from penstock import names
+from penstock.api.event.v1 import event_service_pb2 as pb
+from penstock.api.event.v1.event_service_pb2_grpc import EventServiceServicer
+from penstock.api.event.v1.events_pb2 import Event as EventMessage
+from penstock.events import Bus, Event, publish_external, tail
+from penstock.rpc.structs import from_struct
+from penstock.store import now
+
+
+class EventServicer(EventServiceServicer):
+    """Publish and follow."""
+
+    def __init__(self, bus: Bus) -> None:
+        self._bus = bus
+
+    async def PublishEvent(self, request: pb.PublishEventRequest, context: Any) -> EventMessage:
+        project = names.parse(request.parent, kind="project", field="parent").project
+        asked = request.event
+        event = Event(
+            id=asked.id or str(uuid.uuid4()),
+            type=asked.type,
+            source=asked.source or f"//penstock/projects/{project}/external",
+            subject=asked.subject,
+            sequence=0,
+            time=asked.time.ToDatetime(UTC) if asked.HasField("time") else now(),
+            data=from_struct(asked.data),
+            correlation_id=asked.correlation_id,
+            causation_id=asked.causation_id,
+            traceparent=asked.traceparent,
+            project=project,
+        )
+        await publish_external(self._bus, event)
+        return event.to_proto()
+
+    async def WatchEvents(self, request: pb.WatchEventsRequest, context: Any) -> AsyncIterator[EventMessage]:
+        project = names.parse(request.parent, kind="project", field="parent").project
+        # The first byte tells the client that the stream is on, before anything happened.
+        await context.send_initial_metadata(())
+        async for event in tail(self._bus, [request.type] if request.type else [], project):
+            yield event.to_proto()

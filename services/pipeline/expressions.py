@@ -1,0 +1,86 @@
+"""CEL in pipelines: filters, conditions, and `${…}` in the settings of steps.
+
+CEL (the Common Expression Language) has no loops and no side effects, so a user's expression can neither hang the
+platform nor reach into it.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+import cel
+
+from penstock.errors import InvalidArgument
+
+_REFERENCE = re.compile(r"\$\{([^}]*)\}")
+_STEP = re.compile(r"\bsteps\.([a-z][a-z0-9-]*|[A-Za-z_]\w*)")
+
+
+def check(expression: str, field: str) -> None:
+    """Raise InvalidArgument, naming `field`, if an expression is not CEL."""
+    try:
+        cel.compile(expression)
+    except (ValueError, TypeError, SyntaxError) as error:
+        raise InvalidArgument(f"{field}: '{expression}' is not CEL: {error}", field=field) from None
+
+
+def evaluate(expression: str, variables: Mapping[str, Any], field: str) -> Any:
+    """The value of an expression; raises InvalidArgument, naming `field`, where it cannot be computed."""
+    try:
+        return cel.evaluate(expression, dict(variables))
+    except Exception as error:  # noqa: BLE001 (the library raises many kinds for what is wrong with an expression)
+        raise InvalidArgument(
+            f"{field}: '{expression}' cannot be evaluated: {error!r}. Use has(…) for what may be missing.", field=field
+        ) from None
+
+
+def holds(expression: str, variables: Mapping[str, Any], field: str) -> bool:
+    """Whether a condition holds (an empty one does); raises InvalidArgument if it is no boolean."""
+    if not expression:
+        return True
+    value = evaluate(expression, variables, field)
+    if not isinstance(value, bool):
+        raise InvalidArgument(f"{field}: '{expression}' is {value!r}, which is neither true nor false.", field=field)
+    return value
+
+
+def resolve(value: Any, variables: Mapping[str, Any], field: str) -> Any:
+    """Settings with their references replaced: `${…}` alone keeps its type, within text it becomes text."""
+    if isinstance(value, Mapping):
+        return {key: resolve(item, variables, f"{field}.{key}") for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [resolve(item, variables, f"{field}[{index}]") for index, item in enumerate(value)]
+    if not isinstance(value, str):
+        return value
+    whole = _REFERENCE.fullmatch(value)
+    if whole:
+        return evaluate(whole[1], variables, field)
+    return _REFERENCE.sub(lambda match: _text(evaluate(match[1], variables, field)), value)
+
+
+def _text(value: Any) -> str:
+    return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
+
+
+def check_references(value: Any, known: set[str], field: str) -> None:
+    """Raise InvalidArgument for a reference that is not CEL or names a step that does not come before."""
+    if isinstance(value, Mapping):
+        for key, item in value.items():
+            check_references(item, known, f"{field}.{key}")
+    elif isinstance(value, (list, tuple)):
+        for index, item in enumerate(value):
+            check_references(item, known, f"{field}[{index}]")
+    elif isinstance(value, str):
+        for match in _REFERENCE.finditer(value):
+            check_expression(match[1], known, field)
+
+
+def check_expression(expression: str, known: set[str], field: str) -> None:
+    """Raise InvalidArgument if an expression is not CEL or refers to a step that is not in `known`."""
+    check(expression, field)
+    for match in _STEP.finditer(expression):
+        if match[1] not in known:
+            before = f"before it come {', '.join(sorted(known))}" if known else "no step comes before it"
+            raise InvalidArgument(f"{field}: there is no earlier step '{match[1]}'; {before}.", field=field)

@@ -1,0 +1,93 @@
+"""The pipeline service's documents and the questions asked of them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from penstock.store import Aggregates, Database, Document, Page, Rows, Span, Stored
+from services.pipeline.model import Pipeline, PipelineRun, Window
+
+
+class Repository:
+    """All collections of this service."""
+
+    def __init__(self, database: Database) -> None:
+        self.pipelines = Aggregates(
+            database,
+            "pipelines",
+            Pipeline,
+            indexes={"project": lambda p: p.project, "trigger": lambda p: f"{p.project}/{p.trigger.event}"},
+        )
+        self.runs = Aggregates(
+            database,
+            "runs",
+            PipelineRun,
+            indexes={
+                "pipeline": lambda r: r.pipeline,
+                "correlation": lambda r: f"{r.project}/{r.correlation_id}",
+                "create_time": lambda r: r.create_time,
+                # Only runs under way have it, so a restart finds them without reading the others.
+                "active": lambda r: None if r.state.final else r.project,
+            },
+        )
+        self.windows = Aggregates(
+            database,
+            "windows",
+            Window,
+            indexes={
+                "open": lambda w: w.pipeline if not w.run else None,
+                "fire_at": lambda w: w.fire_at if not w.run else None,
+                "unstarted": lambda w: w.pipeline if w.run and not w.started else None,
+            },
+            unique=("open",),
+        )
+        self.decisions = Rows(database, "decisions", indexes=("pipeline", "order"))
+
+    async def prepare(self) -> None:
+        """Make the indexes."""
+        for collection in (self.pipelines, self.runs, self.windows):
+            await collection.prepare()
+        await self.decisions.prepare()
+
+    def with_outbox(self) -> Sequence[Aggregates[Any]]:
+        """All aggregates with events, for the relay."""
+        return (self.pipelines, self.runs)
+
+    async def triggered_by(self, project: str, types: Sequence[str]) -> list[Stored[Pipeline]]:
+        """Pipelines of a project that wait for one of these spellings of a type."""
+        found = await self.pipelines.find(any_of={"trigger": [f"{project}/{type}" for type in types]})
+        return list(found)
+
+    async def open_window(self, pipeline: str) -> Stored[Window] | None:
+        """The one window of a pipeline that still gathers."""
+        found = await self.windows.find(eq={"open": pipeline}, limit=1)
+        return next(iter(found), None)
+
+    async def due_windows(self, at: Any) -> list[Stored[Window]]:
+        """Open windows whose time has come."""
+        return list(await self.windows.find(span=Span("fire_at", lte=at), limit=100))
+
+    async def unstarted_windows(self) -> list[Stored[Window]]:
+        """Windows that fired and whose run was not yet seen to exist."""
+        return list(await self.windows.find(order_by="unstarted", limit=100))
+
+    async def active_runs(self) -> list[Stored[PipelineRun]]:
+        """Runs under way."""
+        return list(await self.runs.find(order_by="active"))
+
+    async def runs_of_chain(self, project: str, correlation_id: str) -> list[Stored[PipelineRun]]:
+        """Runs that continue a chain of causes."""
+        return list(await self.runs.find(eq={"correlation": f"{project}/{correlation_id}"}))
+
+    async def runs_page(self, pipeline: str, limit: int, after: str | None) -> Page[Stored[PipelineRun]]:
+        """The runs of a pipeline, newest first."""
+        return await self.runs.find(
+            eq={"pipeline": pipeline}, order_by="create_time", descending=True, limit=limit, after=after
+        )
+
+    async def decisions_page(self, pipeline: str, limit: int, after: str | None) -> Page[Document]:
+        """What was decided about events, newest first."""
+        return await self.decisions.find(
+            eq={"pipeline": pipeline}, order_by="order", descending=True, limit=limit, after=after
+        )

@@ -1,0 +1,230 @@
+"""proto <-> model of pipelines, nothing else."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from google.protobuf.duration_pb2 import Duration
+from google.protobuf.empty_pb2 import Empty
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from penstock import names
+from penstock.api.pipeline.v1 import pipeline_service_pb2 as pb
+from penstock.api.pipeline.v1.pipeline_service_pb2_grpc import PipelineServiceServicer
+from penstock.events.freshness import Freshness
+from penstock.rpc.caller import caller
+from penstock.rpc.paging import decode_token, encode_token, page_size
+from penstock.rpc.structs import from_struct, to_struct
+from penstock.rpc.watch import watch
+from penstock.store import Stored, now, parse_time
+from services.pipeline import model
+from services.pipeline.commands import Pipelines
+
+Context = Any
+
+
+def stamp(value: datetime | None) -> Timestamp | None:
+    """A time as the API has it."""
+    if value is None:
+        return None
+    result = Timestamp()
+    result.FromDatetime(value.astimezone(UTC))
+    return result
+
+
+def _duration(value: timedelta) -> Duration:
+    result = Duration()
+    result.FromTimedelta(value)
+    return result
+
+
+def pipeline_from(spec: pb.Pipeline, author: str) -> model.Pipeline:
+    """The value that a request asks for."""
+    debounce = spec.trigger.debounce if spec.trigger.HasField("debounce") else None
+    at = now()
+    return model.Pipeline(
+        name=spec.name,
+        project=names.parse(spec.name, kind="pipeline", field="pipeline.name").project,
+        description=spec.description,
+        trigger=model.Trigger(
+            event=spec.trigger.event,
+            filter=spec.trigger.filter,
+            quiet=debounce.quiet.ToTimedelta() if debounce else None,
+            max_wait=debounce.max_wait.ToTimedelta() if debounce else None,
+        ),
+        steps=tuple(
+            model.Step(step.id, step.action, from_struct(getattr(step, "with")), step.condition) for step in spec.steps
+        ),
+        max_recurrence=spec.max_recurrence,
+        paused=spec.paused,
+        generation=1,
+        author=author,
+        create_time=at,
+        update_time=at,
+    )
+
+
+def pipeline_to(stored: Stored[model.Pipeline]) -> pb.Pipeline:
+    """A pipeline as the API has it."""
+    value = stored.value
+    trigger = pb.Trigger(event=value.trigger.event, filter=value.trigger.filter)
+    if value.trigger.quiet is not None and value.trigger.max_wait is not None:
+        trigger.debounce.quiet.CopyFrom(_duration(value.trigger.quiet))
+        trigger.debounce.max_wait.CopyFrom(_duration(value.trigger.max_wait))
+    steps = [
+        pb.Step(id=s.id, action=s.action, condition=s.condition, **{"with": to_struct(s.settings)}) for s in value.steps
+    ]
+    return pb.Pipeline(
+        name=value.name,
+        description=value.description,
+        trigger=trigger,
+        steps=steps,
+        max_recurrence=value.max_recurrence,
+        paused=value.paused,
+        generation=value.generation,
+        author=value.author,
+        create_time=stamp(value.create_time),
+        update_time=stamp(value.update_time),
+        etag=stored.etag,
+        sequence=stored.sequence,
+    )
+
+
+def _cause(cause: model.Cause) -> pb.Cause:
+    return pb.Cause(
+        event_id=cause.event_id,
+        type=cause.type,
+        subject=cause.subject,
+        time=stamp(cause.time),
+        data=to_struct(cause.data),
+        correlation_id=cause.correlation_id,
+    )
+
+
+def run_to(stored: Stored[model.PipelineRun]) -> pb.PipelineRun:
+    """A run as the API has it."""
+    value = stored.value
+    steps = [
+        pb.StepRun(
+            id=step.id,
+            action=step.action,
+            state=pb.StepRun.State.Value(step.state),
+            resource=step.resource,
+            reason=step.reason,
+            outputs=to_struct(step.outputs),
+            start_time=stamp(step.start_time),
+            end_time=stamp(step.end_time),
+        )
+        for step in value.step_runs
+    ]
+    return pb.PipelineRun(
+        name=value.name,
+        state=pb.PipelineRun.State.Value(value.state),
+        reason=value.reason,
+        causes=[_cause(cause) for cause in value.causes],
+        correlation_id=value.correlation_id,
+        steps=steps,
+        generation=value.generation,
+        create_time=stamp(value.create_time),
+        end_time=stamp(value.end_time),
+        etag=stored.etag,
+        sequence=stored.sequence,
+    )
+
+
+def _decision(row: Mapping[str, Any]) -> pb.Decision:
+    cause = row["cause"]
+    pipeline = names.parse(row["pipeline"])
+    return pb.Decision(
+        name=names.build("decision", pipeline.project, pipeline.id, row["_id"].rsplit("|", 1)[1]),
+        time=stamp(parse_time(row["decided"])),
+        outcome=pb.Decision.Outcome.Value(row["outcome"]),
+        reason=row["reason"],
+        run=row["run"],
+        cause=pb.Cause(
+            event_id=cause["event_id"],
+            type=cause["type"],
+            subject=cause["subject"],
+            time=stamp(parse_time(cause["time"])),
+            data=to_struct(cause["data"]),
+            correlation_id=cause["correlation_id"],
+        ),
+    )
+
+
+class PipelineServicer(PipelineServiceServicer):
+    """The pipeline API."""
+
+    def __init__(self, pipelines: Pipelines, freshness: Freshness) -> None:
+        self._pipelines = pipelines
+        self._repository = pipelines.repository
+        self._freshness = freshness
+
+    async def UpdatePipeline(self, request: pb.UpdatePipelineRequest, context: Context) -> pb.Pipeline:
+        spec = pipeline_from(request.pipeline, caller().actor)
+        return pipeline_to(await self._pipelines.apply(spec, allow_missing=request.allow_missing))
+
+    async def GetPipeline(self, request: pb.GetPipelineRequest, context: Context) -> pb.Pipeline:
+        return pipeline_to(await self._repository.pipelines.get(str(names.parse(request.name, kind="pipeline"))))
+
+    async def ListPipelines(self, request: pb.ListPipelinesRequest, context: Context) -> pb.ListPipelinesResponse:
+        page = await self._repository.pipelines.find(
+            eq={"project": names.parse(request.parent, kind="project", field="parent").project},
+            order_by="id",
+            limit=page_size(request.page_size),
+            after=decode_token(request.page_token, request),
+        )
+        return pb.ListPipelinesResponse(
+            pipelines=[pipeline_to(stored) for stored in page], next_page_token=encode_token(page.next, request)
+        )
+
+    async def DeletePipeline(self, request: pb.DeletePipelineRequest, context: Context) -> Empty:
+        await self._pipelines.delete(str(names.parse(request.name, kind="pipeline")))
+        return Empty()
+
+    async def GetPipelineRun(self, request: pb.GetPipelineRunRequest, context: Context) -> pb.PipelineRun:
+        return run_to(await self._repository.runs.get(str(names.parse(request.name, kind="pipeline_run"))))
+
+    async def ListPipelineRuns(
+        self, request: pb.ListPipelineRunsRequest, context: Context
+    ) -> pb.ListPipelineRunsResponse:
+        page = await self._repository.runs_page(
+            str(names.parse(request.parent, kind="pipeline", field="parent")),
+            page_size(request.page_size),
+            decode_token(request.page_token, request),
+        )
+        return pb.ListPipelineRunsResponse(
+            pipeline_runs=[run_to(stored) for stored in page], next_page_token=encode_token(page.next, request)
+        )
+
+    async def CancelPipelineRun(self, request: pb.CancelPipelineRunRequest, context: Context) -> pb.PipelineRun:
+        return run_to(await self._pipelines.cancel(str(names.parse(request.name, kind="pipeline_run"))))
+
+    async def RetryPipelineRun(self, request: pb.RetryPipelineRunRequest, context: Context) -> pb.PipelineRun:
+        return run_to(await self._pipelines.retry(str(names.parse(request.name, kind="pipeline_run"))))
+
+    async def WatchPipelineRun(
+        self, request: pb.WatchPipelineRunRequest, context: Context
+    ) -> AsyncIterator[pb.PipelineRun]:
+        name = str(names.parse(request.name, kind="pipeline_run"))
+        async for stored in watch(
+            lambda: self._repository.runs.get(name), version=lambda s: s.version, done=lambda s: s.value.state.final
+        ):
+            yield run_to(stored)
+
+    async def ListDecisions(self, request: pb.ListDecisionsRequest, context: Context) -> pb.ListDecisionsResponse:
+        parent = str(names.parse(request.parent, kind="pipeline", field="parent"))
+        stale = not await self._freshness.reached(dict(request.at_least))
+        as_of = now()
+        bare = pb.ListDecisionsRequest(parent=request.parent, page_token=request.page_token)
+        page = await self._repository.decisions_page(
+            parent, page_size(request.page_size), decode_token(request.page_token, bare)
+        )
+        return pb.ListDecisionsResponse(
+            decisions=[_decision(row) for row in page],
+            next_page_token=encode_token(page.next, bare),
+            stale=stale,
+            as_of=stamp(as_of),
+        )
