@@ -37,6 +37,7 @@ from penstock.rpc.figures import Figures
 from penstock.store.outbox import current_cause
 
 DEFAULT_DEADLINE_SECONDS = 60.0
+MAX_RESOURCE_CHARS = 500
 log = structlog.get_logger("penstock.rpc")
 
 Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
@@ -128,7 +129,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
 
     def _single(self, behaviour: Any, method: Method, request_stream: bool) -> Any:
         async def single(request: Any, context: Context) -> Any:
-            async with self._around(method, context) as call, self._limit(context, unlimited=request_stream):
+            async with self._around(method, context, request) as call, self._limit(context, unlimited=request_stream):
                 return await behaviour(self._admit(call, request, request_stream), context)
 
         return single
@@ -137,7 +138,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         # Written with context.write(), not yielded: a stream that is ended while its reader is slow must be ended here,
         # since gRPC itself, when cancelled in a write, sends no status and the client would wait forever.
         async def streaming(request: Any, context: Context) -> None:
-            async with self._around(method, context) as call, self._ending(call):
+            async with self._around(method, context, request) as call, self._ending(call):
                 answers = behaviour(self._admit(call, request, request_stream), context)
                 if inspect.isawaitable(answers):  # a servicer that writes by itself
                     await answers
@@ -161,14 +162,16 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
             yield request
 
     def _admit_one(self, call: Call, request: Message) -> None:
-        call.resource = call.resource or call.method.resource(request)
+        call.resource = call.resource or call.method.resource(request)[:MAX_RESOURCE_CHARS]
         if call.caller is not None:
             self._authorizer.check_request(call.caller, call.method, request)
 
     @contextlib.asynccontextmanager
-    async def _around(self, method: Method, context: Context) -> AsyncIterator[Call]:
+    async def _around(self, method: Method, context: Context, request: Any) -> AsyncIterator[Call]:
         metadata = plain_metadata(context.invocation_metadata())
         call = Call(method, context, request_id_of(metadata), metadata)
+        if isinstance(request, Message):  # the log and the audit name it even where the call is refused
+            call.resource = method.resource(request)[:MAX_RESOURCE_CHARS]
         self._figures.began(method)
         try:
             self._identify(call)

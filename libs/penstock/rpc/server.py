@@ -76,7 +76,7 @@ class Server:
         check_listen(address, tls=tls is not None)
         self._asked = address
         self._tls = tls
-        self._denylist = denylist
+        self.denylist = denylist
         self._services = [registration.service for registration in registrations]
         self._calls = CallInterceptor(
             methods_of(self._services),
@@ -117,7 +117,7 @@ class Server:
         if not self.address:
             self.bind()
         await self._server.start()
-        self._polling = asyncio.create_task(self._denylist.run())
+        self._polling = asyncio.create_task(self.denylist.run())
         for service in self._services:
             await self._health.set(service, health_pb2.HealthCheckResponse.SERVING)
         log.info("listening", address=self.address, services=self._services)

@@ -150,3 +150,10 @@ async def start(*, poll: float = 0.1, max_age: float = 5.0, **more: Any) -> Plat
 def bare_channel(platform: Platform) -> grpc.aio.Channel:
     """A channel without anything of Penstock's."""
     return grpc.aio.insecure_channel(platform.server.address)
+
+
+async def eventually(condition: Callable[[], bool], seconds: float = 5) -> None:
+    """Wait until something holds that nobody signals. Raises TimeoutError."""
+    async with asyncio.timeout(seconds):
+        while not condition():  # noqa: ASYNC110
+            await asyncio.sleep(0.02)

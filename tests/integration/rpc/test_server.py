@@ -93,7 +93,7 @@ async def test_writes_are_audited_done_or_refused_and_reads_are_not(platform: Pl
     await asyncio.sleep(0.05)
     assert [(a.caller.subject, a.method, a.resource, a.outcome) for a in platform.audited] == [
         ("ann", f"{SERVICE}.CreateEcho", "projects/vision", "OK"),
-        ("bob", f"{SERVICE}.CreateEcho", "", "PERMISSION_DENIED"),
+        ("bob", f"{SERVICE}.CreateEcho", "projects/vision", "PERMISSION_DENIED"),
     ]
     assert platform.audited[0].caller.token_id == "t1" and platform.audited[0].request_id
 
