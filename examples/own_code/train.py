@@ -27,7 +27,8 @@ def read() -> tuple[np.ndarray, np.ndarray, list[int]]:
     """Pixels [records, width] as float32, class positions [records], and the classes."""
     card = json.loads((INPUT / "input.json").read_text())
     table = pyarrow.parquet.read_table(sorted(INPUT.glob("part-*.parquet")))
-    pixels = np.array(table["pixels"].to_pylist(), dtype=np.float32) / 16
+    # Lists are columns of JSON text, as card["json_columns"] says.
+    pixels = np.array([json.loads(text) for text in table["pixels"].to_pylist()], dtype=np.float32) / 16
     classes, positions = np.unique(table[card["label"]].to_numpy(), return_inverse=True)
     return pixels, positions, [int(label) for label in classes]
 

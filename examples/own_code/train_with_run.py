@@ -5,6 +5,8 @@
 Needs `penstock[train]`. By hand: put the partitions into `inputs/train` and run it; the model is in `outputs/model`.
 """
 
+import json
+
 import numpy as np
 from skl2onnx import convert_sklearn
 from skl2onnx.common.data_types import FloatTensorType
@@ -16,7 +18,8 @@ from penstock import run
 trees = int(run.params().get("trees", 50))
 data = run.inputs["train"]
 table = data.to_arrow()
-pixels = np.array(table["pixels"].to_pylist(), dtype=np.float32)
+# Lists are columns of JSON text, as data.meta["json_columns"] says.
+pixels = np.array([json.loads(text) for text in table["pixels"].to_pylist()], dtype=np.float32)
 labels = table[data.meta["label"]].to_numpy()
 
 train_pixels, held_pixels, train_labels, held_labels = train_test_split(pixels, labels, random_state=0)

@@ -57,7 +57,7 @@ class Algorithm:
 
 _COMMON = (
     Parameter("label", "string", "", "Field to predict; empty means the dataset's label field."),
-    Parameter("features", "strings", (), "Fields to learn from; empty means all but the label."),
+    Parameter("features", "strings", (), "Fields to learn from; empty means all but the label and the key."),
     Parameter(
         "validation_fraction",
         "float",

@@ -105,14 +105,14 @@ class Features:
 def select_columns(
     table: Table, label: str, named: Sequence[str], log: Callable[[str], None]
 ) -> dict[str, UsableColumn]:
-    """The fields to learn from, decoded: those named, else all but the label that can be used.
+    """The fields to learn from, decoded: those named, else all that can be used but the label and the key.
 
     A field that cannot be used is left out with a line in the log, unless it was named: then InvalidArgument.
     """
     if label in named:
         raise InvalidArgument(f"parameters.features: {label!r} is the label", field="parameters.features")
     selected: dict[str, UsableColumn] = {}
-    for name in dict.fromkeys(named) or [name for name in table.fields if name != label]:
+    for name in dict.fromkeys(named) or [name for name in table.fields if name not in (label, table.card.key)]:
         if named and name not in table.fields:
             raise InvalidArgument(
                 f"parameters.features: the dataset has no field {name!r}; its fields are {', '.join(table.fields)}",

@@ -29,10 +29,11 @@ Floats = npt.NDArray[np.float32]
 
 @dataclass(frozen=True)
 class InputCard:
-    """`input.json`: which dataset version this is, its label field, and which columns hold JSON text."""
+    """`input.json`: which dataset version this is, its key and label fields, and which columns hold JSON text."""
 
     dataset: str = ""
     version: str = ""
+    key: str = ""
     label: str = ""
     json_columns: frozenset[str] = field(default_factory=frozenset)
 
@@ -46,6 +47,7 @@ class InputCard:
         return cls(
             dataset=str(document.get("dataset") or ""),
             version=str(document.get("version") or ""),
+            key=str(document.get("key") or ""),
             label=str(document.get("label") or ""),
             json_columns=frozenset(document.get("json_columns") or ()),
         )
@@ -243,10 +245,7 @@ def _from_json(name: str, arrow: pa.ChunkedArray, table: Table) -> Column:
     if set(kinds) == {"text"}:
         return TextColumn(name, _objects(["" if value is None else value for value in values]))
     if set(kinds) == {"lists"}:
-        try:
-            return _from_arrow(name, pa.chunked_array([pa.array(_as_floats(values))]))
-        except (pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowNotImplementedError, TypeError):
-            return UnusableColumn(name, "its lists hold more than numbers, or differ in depth")
+        return _from_lists(name, values)
     if set(kinds) == {"objects"}:
         return UnusableColumn(name, "it holds objects")
     keys = table.keys()
@@ -265,6 +264,21 @@ def _kind(value: object) -> str:
     if isinstance(value, str):
         return "text"
     return "lists" if isinstance(value, list) else "objects"
+
+
+def _from_lists(name: str, values: Sequence[Any]) -> Column:
+    """Lists of JSON values: usually all of one shape and without gaps, which numpy reads at once."""
+    try:
+        numbers = np.array(values)
+    except ValueError:
+        numbers = np.empty(0, dtype=np.object_)
+    if numbers.dtype.kind in "iufb" and numbers.size:
+        with np.errstate(over="ignore"):
+            return NumberColumn(name, numbers.astype(np.float32))
+    try:
+        return _from_arrow(name, pa.chunked_array([pa.array(_as_floats(values))]))
+    except (pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowNotImplementedError):
+        return UnusableColumn(name, "its lists hold more than numbers, or differ in depth")
 
 
 def _as_floats(value: Any) -> Any:

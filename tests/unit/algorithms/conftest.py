@@ -72,6 +72,7 @@ class Job:
         card = {
             "dataset": "d",
             "version": "3",
+            "key": "id",
             "label": label,
             "json_columns": list(json_columns),
             "rows": len(records),

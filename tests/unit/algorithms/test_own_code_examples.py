@@ -36,7 +36,9 @@ def execute(job: Job, script: str, **parameters: int) -> str:
 def digits(job: Job) -> Job:
     data = load_digits()
     records = [{"pixels": [int(v) for v in data.data[i]], "digit": int(data.target[i])} for i in range(600)]
-    return job.give("train", records[:450], label="digit", parts=2).give("data", records[450:], label="digit")
+    return job.give("train", records[:450], label="digit", json_columns=["pixels"], parts=2).give(
+        "data", records[450:], label="digit", json_columns=["pixels"]
+    )
 
 
 @pytest.mark.parametrize(

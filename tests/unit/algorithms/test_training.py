@@ -41,7 +41,8 @@ def answers(card: ModelCard, folder: Path, records: list[dict[str, Any]]) -> dic
 
 @pytest.mark.parametrize("name", QUICK)
 def test_digits_train_into_a_servable_model(job: Job, name: str) -> None:
-    assert job.give("train", digits(), label="digit", parts=3).run(name, **QUICK[name]) == 0
+    job.give("train", digits(), label="digit", json_columns=["pixels"], parts=3)
+    assert job.run(name, **QUICK[name]) == 0
     card = job.card()
     assert [spec.to_json() for spec in card.inputs] == [{"name": "pixels", "datatype": "FP32", "shape": [-1, 64]}]
     assert [spec.to_json() for spec in card.outputs] == [
@@ -165,12 +166,30 @@ def test_loss_curves_are_reported_per_step(job: Job, name: str, steps: int) -> N
         assert curve[-1][1] < curve[0][1]
 
 
-def test_images_as_nested_lists_keep_their_shape(job: Job) -> None:
+@pytest.mark.parametrize("gap", [False, True])
+@pytest.mark.parametrize("json_columns", [[], ["image"]])
+def test_images_as_nested_lists_keep_their_shape(job: Job, json_columns: list[str], gap: bool) -> None:
     records = [{"image": np.reshape(r["pixels"], (8, 8)).tolist(), "digit": r["digit"]} for r in digits(200)]
-    assert job.give("train", records, label="digit").run("logistic-regression") == 0
+    if gap:
+        records[7]["image"] = None
+        records[8]["image"][3][3] = None
+    assert job.give("train", records, label="digit", json_columns=json_columns).run("logistic-regression") == 0
     card = job.card()
     assert card.inputs[0].shape == (-1, 8, 8)
     assert answers(card, job.model, records[:3])["label"].shape == (3, 1)
+
+
+@pytest.mark.parametrize("odd", [["a", "b"], [[1.0], [2.0]], [1.0, {"a": 2}], [1.0], []])
+def test_lists_that_are_no_vectors_are_left_out(job: Job, odd: list[Any], capfd: pytest.CaptureFixture[str]) -> None:
+    records = [{**record, "v": odd if index == 4 else [1.0, 2.0]} for index, record in enumerate(GOOD)]
+    assert job.give("train", records, json_columns=["v"]).run("logistic-regression") == 0
+    assert "field 'v' is left out: its lists" in capfd.readouterr().out
+
+
+def test_the_key_is_nothing_to_learn_from(job: Job) -> None:
+    records = [{**record, "id": index} for index, record in enumerate(GOOD)]
+    assert job.give("train", records).run("logistic-regression") == 0
+    assert {spec.name for spec in job.card().inputs} == {"x", "t"}
 
 
 def test_json_columns_are_decoded_by_what_they_hold(job: Job) -> None:
