@@ -22,7 +22,11 @@ _SHARED_MEMORY = Path("/dev/shm")
 # Connections that clients keep alive would hold a stop up for 20 s and more; the edge has drained it before.
 _EXIT_TIMEOUT = 2
 # The reason ends where the backend's Python traceback begins.
-_LOAD_FAILURE = re.compile(r"failed to load '[^']*' version \d+: (?:\w+: )?(.*?)(?:\\n\\nAt:|\"?$)", re.MULTILINE)
+_LOAD_FAILURE = re.compile(
+    r"(?:failed to load '[^']*' version \d+: (?:\w+: )?|Poll failed for model directory '[^']*': )"
+    r"(.*?)(?:\\n\\nAt:|\"?$)",
+    re.MULTILINE,
+)
 _PORTS = ("http", "grpc", "metrics")
 
 

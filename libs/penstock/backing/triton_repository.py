@@ -13,6 +13,7 @@ from typing import Any
 from penstock.errors import FailedPrecondition
 
 _BACKEND_MODEL = Path(__file__).parent / "triton_backend" / "model.py"
+_MOST_ROWS = 2**20  # in one request; Triton wants a number
 _TYPES = {
     "BOOL": "TYPE_BOOL",
     "BYTES": "TYPE_STRING",
@@ -84,11 +85,19 @@ def _check_tensor(name: str, datatype: str, shape: list[Any]) -> None:
 
 
 def _config(name: str, signature: Mapping[str, Sequence[Mapping[str, Any]]]) -> str:
-    """A config.pbtxt; `max_batch_size: 0` because the batch is a dimension like any other, and as long as one likes."""
-    lines = [f"name: {json.dumps(name)}", 'backend: "python"', "max_batch_size: 0"]
+    """A config.pbtxt. Where the shapes allow it, Triton hands requests that wait over together.
+
+    They must begin with a batch dimension, and inputs have one more: Triton has no words for a batch of scalars. An
+    output of scalars is called [-1, 1] in the metadata, and answered as the [-1] that it is.
+    """
+    batched = all(tensor["shape"][0] == -1 for kind in ("inputs", "outputs") for tensor in signature[kind])
+    batched = batched and all(len(tensor["shape"]) > 1 for tensor in signature["inputs"])
+    lines = [f"name: {json.dumps(name)}", 'backend: "python"', f"max_batch_size: {_MOST_ROWS if batched else 0}"]
+    if batched:
+        lines.append("dynamic_batching { }")
     for kind in ("input", "output"):
         for tensor in signature[f"{kind}s"]:
-            label, dims = json.dumps(str(tensor["name"])), json.dumps(list(tensor["shape"]))
+            label, dims = json.dumps(str(tensor["name"])), (tensor["shape"][1:] or [1]) if batched else tensor["shape"]
             lines.append(f"{kind} [ {{ name: {label} data_type: {_TYPES[tensor['datatype']]} dims: {dims} }} ]")
     lines.append("instance_group [ { kind: KIND_CPU count: 1 } ]")
     return "\n".join(lines) + "\n"

@@ -48,6 +48,14 @@ def reciprocal_table(folder: Path) -> Path:
     return _save(folder, graph, signature)
 
 
+def scalars_model(folder: Path) -> Path:
+    """x [-1] answered unchanged as y [-1]."""
+    x, y = (helper.make_tensor_value_info(name, TensorProto.FLOAT, ["batch"]) for name in "xy")
+    graph = helper.make_graph([helper.make_node("Identity", ["x"], ["y"])], "scalars", [x], [y])
+    inputs, outputs = ([{"name": name, "datatype": "FP32", "shape": [-1]}] for name in "xy")
+    return _save(folder, graph, {"inputs": inputs, "outputs": outputs})
+
+
 def _save(folder: Path, graph: onnx.GraphProto, signature: Signature) -> Path:
     folder.mkdir(parents=True)
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)

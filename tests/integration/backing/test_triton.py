@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import signal
@@ -18,7 +19,7 @@ from penstock.backing.triton import TritonInstance, sweep
 from penstock.backing.triton_environment import TritonEnvironment
 from penstock.backing.triton_repository import write_repository
 from penstock.errors import FailedPrecondition
-from tests.integration.backing.onnx_models import TYPES, identity_model, reciprocal_table
+from tests.integration.backing.onnx_models import TYPES, identity_model, reciprocal_table, scalars_model
 from tests.integration.backing.waiting import until
 
 TENSORS: dict[str, list[Any]] = {
@@ -111,11 +112,36 @@ async def test_bytes_that_are_no_text_are_an_error_of_the_request(
     await instance.remove(grace=0)
 
 
-async def test_an_empty_batch_and_a_long_one_are_answered(table: TritonInstance) -> None:
-    for rows in (0, 5000):
-        status, answer = await _infer(table, [_tensor("x", "INT64", [rows, 1], [1] * rows)])
-        assert status == 200, answer
-        assert answer["outputs"][0]["data"] == [0.5] * rows
+async def test_a_long_batch_is_answered_and_an_empty_one_refused(table: TritonInstance) -> None:
+    status, answer = await _infer(table, [_tensor("x", "INT64", [5000, 1], [1] * 5000)])
+    assert status == 200, answer
+    assert answer["outputs"][0]["data"] == [0.5] * 5000
+    status, answer = await _infer(table, [_tensor("x", "INT64", [0, 1], [])])
+    assert status == 400, answer
+
+
+async def test_requests_that_are_run_together_get_their_own_answers_and_errors(table: TritonInstance) -> None:
+    rows = [[index % 3] * (index % 7 + 1) for index in range(200)]
+    rows[50] = rows[120] = [99]  # fails, and would fail whatever is run with it
+    answers = await asyncio.gather(*(_infer(table, [_tensor("x", "INT64", [len(x), 1], x)]) for x in rows))
+    for x, (status, answer) in zip(rows, answers, strict=True):
+        if x == [99]:
+            assert status in (400, 500)
+        else:
+            assert answer["outputs"][0]["data"] == [0.5**value for value in x]
+    url = f"http://127.0.0.1:{table.http_port}/v2/models/m/stats"
+    async with aiohttp.ClientSession() as session, session.get(url) as statistics:
+        counts = json.loads(await statistics.text())["model_stats"][0]
+    assert counts["execution_count"] < len(rows) / 2  # that is, they were run together
+
+
+async def test_inputs_of_scalars_are_served_too(home: Path, triton_environment: TritonEnvironment) -> None:
+    instance = _instance(home, triton_environment, scalars_model(home / "model"))
+    await instance.start(attached=True)
+    status, answer = await _infer(instance, [_tensor("x", "FP32", [3], [1.0, 2.0, 3.0])])
+    await instance.remove(grace=0)
+    assert status == 200, answer
+    assert [(output["shape"], output["data"]) for output in answer["outputs"]] == [([3], [1.0, 2.0, 3.0])]
 
 
 async def test_a_stop_leaves_neither_process_nor_shared_memory(table: TritonInstance) -> None:

@@ -29,12 +29,23 @@ def test_the_repository_has_the_endpoint_s_name_and_the_model_s_types(tmp_path: 
     assert (folder / "digits" / "config.pbtxt").read_text().splitlines() == [
         'name: "digits"',
         'backend: "python"',
-        "max_batch_size: 0",
-        'input [ { name: "x" data_type: TYPE_FP32 dims: [-1, 64] } ]',
-        'output [ { name: "label" data_type: TYPE_STRING dims: [-1] } ]',
+        "max_batch_size: 1048576",
+        "dynamic_batching { }",
+        'input [ { name: "x" data_type: TYPE_FP32 dims: [64] } ]',
+        'output [ { name: "label" data_type: TYPE_STRING dims: [1] } ]',
         "instance_group [ { kind: KIND_CPU count: 1 } ]",
     ]
     assert sorted(path.name for path in (folder / "digits" / "1").iterdir()) == ["model.json", "model.onnx", "model.py"]
+
+
+@pytest.mark.parametrize("shape", [[-1], [1, 64]])
+def test_a_model_whose_requests_cannot_be_run_together_is_not_batched(tmp_path: Path, shape: list[int]) -> None:
+    signature = {**SIGNATURE, "inputs": [{"name": "x", "datatype": "FP32", "shape": shape}]}
+    folder = write_repository(tmp_path / "repository", "digits", _model(tmp_path / "model", signature))
+    config = (folder / "digits" / "config.pbtxt").read_text()
+    assert "max_batch_size: 0" in config
+    assert f"dims: {shape}" in config
+    assert "dynamic_batching" not in config
 
 
 def test_it_can_be_written_again_and_leaves_nothing_beside_it(tmp_path: Path) -> None:
