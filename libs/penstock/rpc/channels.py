@@ -72,11 +72,16 @@ class Channels:
             self._stubs[key] = make(cast(grpc.aio.Channel, _StubChannel(self, service)))
         return cast(S, self._stubs[key])
 
-    def channel(self, service: str, full_name: str) -> grpc.aio.Channel:
-        """The bare channel for calls of the rpc service `full_name` at `service`'s address."""
+    def address(self, service: str) -> str:
+        """Where a service listens, `host:port`. Raises Unavailable if that is not known."""
         address = self._addresses.get(service)
         if address is None:
             raise Unavailable(f"No address of the service '{service}' is known: start it, or set PENSTOCK_ADDRESSES.")
+        return address
+
+    def channel(self, service: str, full_name: str) -> grpc.aio.Channel:
+        """The bare channel for calls of the rpc service `full_name` at `service`'s address."""
+        address = self.address(service)
         key = (address, full_name)
         if key not in self._open:
             self._open[key] = self._connect(address, full_name)

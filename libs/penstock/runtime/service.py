@@ -46,6 +46,10 @@ class Context:
         """The platform's home directory; what a service keeps there lies in a folder of its name."""
         return self.settings.home
 
+    def address(self) -> str:
+        """Where this service listens, `host:port`: for jobs that report to it. Known once the process listens."""
+        return self.channels.address(self.service)
+
     def database(self, name: str | None = None) -> Database:
         """The database of this service (`penstock_<service>`), connected when first used; closed by the process."""
         name = name or self.service

@@ -185,6 +185,7 @@ async def test_services_close_after_the_server_in_the_opposite_order(settings: S
 async def test_events_and_dead_letters_are_answered_for(host: Host, world: World) -> None:
     context = world.contexts["training"]
     from_here = context.channels.stub(EventLogServiceStub, "training")
+    assert context.address() == host.address
     assert await context.fetch_history(NAME, 0) == []
     with pytest.raises(NotFound, match="does not run in this process"):
         await from_here.ListEvents(events_pb.ListEventsRequest(resource="projects/vision/datasets/d"))
