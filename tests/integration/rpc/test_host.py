@@ -11,81 +11,27 @@ import stat
 import subprocess
 import sys
 import urllib.request
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
-from google.protobuf.empty_pb2 import Empty
 
 from penstock.api.event.v1 import event_service_pb2 as events_pb
 from penstock.api.event.v1.event_service_pb2_grpc import EventLogServiceStub
-from penstock.api.project.v1 import project_service_pb2 as project_pb
-from penstock.api.project.v1 import project_service_pb2_grpc as project_grpc
 from penstock.backing.stack import Stack
-from penstock.errors import NotFound, PermissionDenied, Unauthenticated, Unavailable
+from penstock.errors import NotFound, PermissionDenied, Unauthenticated
 from penstock.events import DeadLetters, Event, LetterState
 from penstock.rpc.channels import Channels
-from penstock.rpc.server import Registration
 from penstock.runtime.host import Host, api_services
-from penstock.runtime.service import Context, Service
 from penstock.runtime.settings import Settings
-from tests.integration.rpc.echo_service import NAME, SERVICE, EchoServicer, eventually, messages, services
+from tests.integration.rpc.echo_service import NAME, SERVICE, eventually, messages, services
+from tests.integration.rpc.toy_services import World
 
 GET = messages.GetEchoRequest(name=NAME)
 CREATE = messages.CreateEchoRequest(parent="projects/vision")
-PROJECT = "penstock.api.project.v1.ProjectService"
 START_SECONDS = 30
-
-
-class Project(project_grpc.ProjectServiceServicer):
-    """As much of the project service as every server needs."""
-
-    def __init__(self) -> None:
-        self.denied: list[str] = []
-        self.entries: list[project_pb.AuditEntry] = []
-        self.fails = False
-
-    async def ListDeniedTokens(self, request: Any, context: Any) -> project_pb.ListDeniedTokensResponse:
-        return project_pb.ListDeniedTokensResponse(ids=self.denied)
-
-    async def RecordAuditEntries(self, request: Any, context: Any) -> Empty:
-        if self.fails:
-            raise Unavailable("The audit log is away.")
-        self.entries += request.audit_entries
-        return Empty()
-
-
-class World:
-    """Two services: `project`, and `training`, which is the echo service and has a task that fails at first."""
-
-    def __init__(self) -> None:
-        self.project, self.echo = Project(), EchoServicer()  # type: ignore[abstract]
-        self.contexts: dict[str, Context] = {}
-        self.runs = 0
-        self.closed: list[str] = []
-
-    def build_project(self, context: Context) -> Service:
-        registration = Registration(project_grpc.add_ProjectServiceServicer_to_server, self.project, PROJECT)
-        return Service("project", [registration], close=self._closing("project"))
-
-    def build_training(self, context: Context) -> Service:
-        self.contexts["training"] = context
-        registration = Registration(services.add_EchoServiceServicer_to_server, self.echo, SERVICE)
-        return Service("training", [registration], tasks=[self._work], close=self._closing("training"))
-
-    def _closing(self, name: str) -> Callable[[], Any]:
-        async def close() -> None:
-            self.closed.append(name)
-
-        return close
-
-    async def _work(self) -> None:
-        self.runs += 1
-        if self.runs == 1:
-            raise RuntimeError("at first it fails")
-        await asyncio.Event().wait()
 
 
 @pytest.fixture
@@ -232,7 +178,7 @@ def test_reflection_knows_all_services() -> None:
         assert f"penstock.api.{name}.v1.{name.capitalize()}Service" in known
 
 
-# The process itself.
+# The process itself: `python -m services`, with the toy services.
 
 
 def run_services(settings: Settings, *arguments: str) -> subprocess.Popen[str]:
@@ -243,7 +189,7 @@ def run_services(settings: Settings, *arguments: str) -> subprocess.Popen[str]:
         "PENSTOCK_NATS_URL": settings.nats_url,
         "PENSTOCK_NATS_CREDENTIALS": str(settings.nats_credentials),
     }
-    command = [sys.executable, "-m", "services", *arguments]
+    command = [sys.executable, "-m", "tests.integration.rpc.toy_services", *arguments]
     return subprocess.Popen(command, env=environ, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
