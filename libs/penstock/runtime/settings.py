@@ -84,6 +84,23 @@ def home_directory(environ: Mapping[str, str] | None = None) -> Path:
     return Path(given.get("PENSTOCK_HOME") or Path.home() / ".penstock")
 
 
+def data_directory(environ: Mapping[str, str] | None = None) -> Path:
+    """What homes of this user share, such as Triton's environment: `$XDG_DATA_HOME/penstock`, by default in ~/.local."""
+    given = os.environ if environ is None else environ
+    return Path(given.get("XDG_DATA_HOME") or Path.home() / ".local" / "share") / "penstock"
+
+
+def mongodb_uri(environ: Mapping[str, str] | None = None) -> str | None:
+    """A database to use instead of an embedded one: PENSTOCK_MONGODB_URI, if set."""
+    given = os.environ if environ is None else environ
+    return given.get("PENSTOCK_MONGODB_URI") or None
+
+
+def whole_environment() -> dict[str, str]:
+    """This process's environment, for a process that takes its place (such as a detached supervisor)."""
+    return dict(os.environ)
+
+
 def _first_line(path: Path) -> str:
     try:
         return path.read_text(encoding="utf-8").strip()
@@ -122,6 +139,7 @@ class Settings:
     log_level: str
     log_format: str  # json or text
     log_file: Path | None
+    data_dir: Path
 
     @classmethod
     def from_environ(cls, environ: Mapping[str, str] | None = None, *, home: Path | None = None) -> Settings:
@@ -147,6 +165,7 @@ class Settings:
             log_level=_choice(given, "PENSTOCK_LOG_LEVEL", ("info", "debug", "warning", "error")),
             log_format=_choice(given, "PENSTOCK_LOG_FORMAT", ("json", "text")),
             log_file=_path(given, "PENSTOCK_LOG_FILE"),
+            data_dir=data_directory(given),
         )
 
 

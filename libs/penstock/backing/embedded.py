@@ -1,0 +1,165 @@
+"""The whole platform on one machine: its servers, its services and its edge, started in order and kept up.
+
+Every process is detached and recorded in the home, so whoever starts the platform again adopts what still runs, and
+`stop` ends what a dead supervisor left.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+from collections.abc import Callable, Mapping
+from importlib import resources
+from pathlib import Path
+
+from penstock.backing.envoy import NAME as ENVOY
+from penstock.backing.envoy import EnvoyServer, admin_port
+from penstock.backing.process import ManagedProcess, Program, choose_port, http_ok, port_free, read_record, wait_ready
+from penstock.backing.stack import Stack
+from penstock.backing.supervisor import Supervisor
+from penstock.backing.triton import sweep
+from penstock.edge import Edge
+from penstock.errors import FailedPrecondition
+from penstock.jobs.local import LocalExecutor
+from penstock.rpc.keys import Keys
+from penstock.runtime.settings import inherited
+
+SERVICES = ("project", "dataset", "training", "tuning", "evaluation", "serving", "pipeline", "lineage")
+PROCESS = "services"
+SUPERVISOR = "supervisor"
+# A service may publish its own events; pipeline also sends on what programs outside publish by gRPC and REST.
+_ALSO_PUBLISHES: Mapping[str, tuple[str, ...]] = {"pipeline": ("penstock.*.external.>",)}
+# The services need no more of the environment than this, and jobs get even less.
+_PASSED_ON = (
+    "PATH", "HOME", "LANG", "LC_ALL", "TZ", "TMPDIR", "VIRTUAL_ENV", "XDG_DATA_HOME", "XDG_CACHE_HOME",
+    "PENSTOCK_PROJECT", "PENSTOCK_LOG_LEVEL", "PENSTOCK_LOG_FORMAT", "PENSTOCK_OBJECTS_URL",
+)  # fmt: skip
+
+
+class Embedded:
+    """The platform of one home directory behind 127.0.0.1:`port`."""
+
+    def __init__(self, home: Path, port: int, mongodb_uri: str | None = None) -> None:
+        self.home = home.absolute()
+        self.home.mkdir(parents=True, exist_ok=True, mode=0o700)
+        self.port = port
+        self.stack = Stack(self.home, mongodb_uri=mongodb_uri)
+        self.edge = Edge(self.home / "envoy")
+        self._envoy: EnvoyServer | None = None
+
+    @property
+    def url(self) -> str:
+        """Where clients find it."""
+        return f"http://127.0.0.1:{self.port}"
+
+    async def start(self, progress: Callable[[str], None] = lambda text: None) -> None:
+        """Start or adopt everything; returns when requests are answered through the edge.
+
+        Raises FailedPrecondition if the port is taken, before anything is started.
+        """
+        self._check_port()
+        progress("starting NATS and the database")
+        (self.home / "url").write_text(self.url + "\n", encoding="utf-8")
+        await self.stack.start()
+        for service in SERVICES:
+            self.stack.service_credentials(service, publish=_ALSO_PUBLISHES.get(service, ()))
+        progress("starting the services")
+        await self.start_services()
+        progress("starting the edge")
+        await self.start_envoy()
+
+    def supervise(self, supervisor: Supervisor) -> None:
+        """Have every part restarted when it dies."""
+        self.stack.supervise(supervisor)
+        supervisor.watch(PROCESS, self.start_services)
+        supervisor.watch(ENVOY, self.start_envoy)
+
+    async def start_services(self) -> ManagedProcess:
+        """Adopt the services' process or start it; returns when it answers calls."""
+        process = ManagedProcess.ensure(self.home, PROCESS, self._program)
+        await wait_ready(process, lambda: self._services_ready(process), timeout=60, interval=0.03)
+        return process
+
+    async def start_envoy(self) -> ManagedProcess:
+        """Write the edge's base configuration and adopt Envoy or start it."""
+        admin = admin_port(self.home)
+        record = read_record(self.home, PROCESS)
+        address = f"127.0.0.1:{record[1]['port'] if record else 0}"
+        await asyncio.to_thread(
+            self.edge.write_base,
+            port=self.port,
+            admin_port=admin,
+            jwks=Keys.open(self.home / "keys").jwks(),
+            services=dict.fromkeys((*SERVICES, "event"), address),
+            descriptor_set=resources.files("penstock.api").joinpath("descriptors.binpb").read_bytes(),
+        )
+        self._envoy = EnvoyServer(self.home, self.edge.arguments(), self.port, admin)
+        process = await self._envoy.start()
+        await wait_ready(process, lambda: http_ok(self.port, "/healthz"), timeout=10)
+        return process
+
+    async def stop(self, progress: Callable[[str], None] = lambda text: None) -> None:
+        """End everything of this home, whoever started it. Idempotent."""
+        progress("stopping the services")
+        await self._stop(PROCESS, grace=15)
+        progress("stopping jobs and model servers")
+        for root in sorted((self.home / "jobs").glob("*")):
+            await LocalExecutor(root, (self.home / "objects").as_uri()).shutdown()
+        tritons = [path.stem for path in (self.home / "run").glob("triton-*.json")]
+        await asyncio.gather(*(self._stop_triton(name) for name in tritons))
+        progress("stopping the edge, NATS and the database")
+        await asyncio.gather(*(self._stop(name, grace=10) for name in (ENVOY, "nats", "mongodb")))
+
+    def status(self) -> list[dict[str, object]]:
+        """Each process of this home with its pid and state, dead ones too."""
+        parts: list[dict[str, object]] = []
+        for path in sorted((self.home / "run").glob("*.json")):
+            found = read_record(self.home, path.stem)
+            if found is not None:
+                identity, facts = found
+                alive = identity.alive()
+                parts.append({"name": path.stem, "running": alive, "pid": identity.pid if alive else None, **facts})
+        return parts
+
+    async def _stop(self, name: str, grace: float) -> None:
+        process = ManagedProcess.adopt(self.home, name)
+        if process is not None:
+            await asyncio.to_thread(process.stop, grace)
+
+    async def _stop_triton(self, name: str) -> None:
+        process = ManagedProcess.recorded(self.home, name)
+        if process is not None:
+            await asyncio.to_thread(process.stop, 3)
+            sweep(str(process.facts.get("shm_prefix", "")))
+
+    def _check_port(self) -> None:
+        envoy = read_record(self.home, ENVOY)
+        ours = envoy is not None and envoy[0].alive() and envoy[1].get("port") == self.port
+        if not ours and not port_free(self.port):
+            raise FailedPrecondition(
+                f"Port {self.port} is in use: stop what listens there, or choose another with --port."
+            )
+
+    def _program(self) -> Program:
+        ready = self.home / "run" / "services.ready"
+        ready.unlink(missing_ok=True)
+        port = choose_port(self.home, PROCESS, None)
+        argv = [
+            sys.executable, "-m", "services", "--home", str(self.home), "--listen", f"127.0.0.1:{port}",
+            "--ready-file", str(ready),
+        ]  # fmt: skip
+        env = {
+            **inherited(_PASSED_ON),
+            "PENSTOCK_MONGODB_URI": self.stack.mongodb_uri,
+            "PENSTOCK_NATS_URL": self.stack.nats_url,
+            "PENSTOCK_URL": self.url,
+        }
+        return Program(PROCESS, argv, env=env, facts={"port": port})
+
+    async def _services_ready(self, process: ManagedProcess) -> bool:
+        try:
+            facts = json.loads((self.home / "run" / "services.ready").read_text(encoding="utf-8"))
+        except (FileNotFoundError, ValueError):
+            return False
+        return bool(facts["pid"] == process.identity.pid)

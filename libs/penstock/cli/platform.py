@@ -1,0 +1,168 @@
+"""`penstock setup | up | down | status`: the platform of this machine."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import signal
+import sys
+import time
+from pathlib import Path
+
+import click
+
+from penstock.cli.common import table
+from penstock.cli.progress import Progress
+from penstock.errors import FailedPrecondition, Unavailable
+from penstock.runtime.settings import ClientSettings, data_directory, home_directory, mongodb_uri
+
+DEFAULT_PORT = 8420
+_HOME = click.option("--home", type=click.Path(path_type=Path, file_okay=False), help="PENSTOCK_HOME; ~/.penstock.")
+_DETACH_PATIENCE = 90.0  # seconds
+
+
+@click.command()
+def setup() -> None:
+    """Install what pip cannot: Triton's own environment (shared by all homes). Does nothing if it is there."""
+    ensure_setup()
+    click.echo(f"Triton is in {data_directory()}")
+
+
+def ensure_setup() -> None:
+    """Make Triton's environment unless it is there, with progress."""
+    from penstock.backing.triton_environment import find_environment, setup_environment
+
+    if find_environment(data_directory()) is not None:
+        return
+    progress = Progress()
+    setup_environment(data_directory(), lambda text, done: progress.show(f"Triton: {text}", done))
+    progress.done()
+
+
+@click.command()
+@_HOME
+@click.option("--port", default=None, type=int, help=f"The one port [{DEFAULT_PORT}, or the home's last one].")
+@click.option("--detach", is_flag=True, help="Return when it is ready, and leave it running.")
+def up(home: Path | None, port: int | None, detach: bool) -> None:
+    """Start the platform on this machine: real servers, on loopback, all state under one home directory."""
+    home = (home or home_directory()).expanduser().absolute()
+    port = port or _last_port(home) or DEFAULT_PORT
+    ensure_setup()
+    if detach:
+        url = start_detached(home, port)
+        click.echo(f"token in {home / 'token'}; stop it with: penstock down --home {home}")
+        click.echo(f"ready {url}")
+        return
+    asyncio.run(_supervise(home, port))
+
+
+def _last_port(home: Path) -> int | None:
+    try:
+        return int((home / "url").read_text().strip().rpartition(":")[2])
+    except (OSError, ValueError):
+        return None
+
+
+def start_detached(home: Path, port: int) -> str:
+    """Start the supervisor as a process of its own and wait until the platform is ready; answers the URL."""
+    from penstock.backing.embedded import SUPERVISOR
+    from penstock.backing.process import ManagedProcess, Program
+    from penstock.runtime.settings import whole_environment
+
+    home.mkdir(parents=True, exist_ok=True, mode=0o700)
+    ready = home / "run" / "platform.ready"
+    ready.unlink(missing_ok=True)
+    argv = [sys.executable, "-m", "penstock.cli", "up", "--home", str(home), "--port", str(port)]
+    process = ManagedProcess.start(home, Program(SUPERVISOR, argv, env=whole_environment(), facts={"port": port}))
+    deadline = time.monotonic() + _DETACH_PATIENCE
+    while not ready.exists():
+        if not process.alive():
+            raise FailedPrecondition(f"The platform did not start:\n{process.log_tail(12)}")
+        if time.monotonic() > deadline:
+            raise Unavailable(f"The platform is not ready after {_DETACH_PATIENCE:g} s:\n{process.log_tail(12)}")
+        time.sleep(0.05)
+    return ready.read_text(encoding="utf-8").strip()
+
+
+async def _supervise(home: Path, port: int) -> None:
+    """Start everything, keep it up, and stop it in order at SIGTERM or ctrl-C."""
+    from penstock.backing.embedded import Embedded
+    from penstock.backing.supervisor import Supervisor
+
+    platform = Embedded(home, port, mongodb_uri())
+    ready = platform.home / "run" / "platform.ready"
+    stopping = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, stopping.set)
+    progress = Progress()
+    supervisor = Supervisor(on_restart=lambda name: click.echo(f"restarted {name}", err=True))
+    try:
+        starting = asyncio.create_task(platform.start(progress.show))
+        asked = asyncio.create_task(stopping.wait())
+        await asyncio.wait({starting, asked}, return_when=asyncio.FIRST_COMPLETED)
+        if starting.done():
+            await starting
+            progress.done()
+            platform.supervise(supervisor)
+            ready.write_text(platform.url, encoding="utf-8")
+            click.echo(f"token in {home / 'token'}; ctrl-C stops the platform")
+            click.echo(f"ready {platform.url}")
+            await asked
+        else:
+            starting.cancel()
+            await asyncio.gather(starting, return_exceptions=True)
+    finally:
+        ready.unlink(missing_ok=True)
+        await supervisor.close()
+        await platform.stop(progress.show)
+        progress.done()
+
+
+@click.command()
+@_HOME
+def down(home: Path | None) -> None:
+    """Stop the platform of a home directory, whoever started it. Its data stays."""
+    stop_platform((home or home_directory()).expanduser().absolute())
+    click.echo("stopped")
+
+
+def stop_platform(home: Path) -> None:
+    """End the supervisor, and then what a dead one left."""
+    from penstock.backing.embedded import SUPERVISOR, Embedded
+    from penstock.backing.process import ManagedProcess
+
+    if not home.is_dir():
+        raise FailedPrecondition(f"There is no home directory {home}; give the right one with --home.")
+    supervisor = ManagedProcess.adopt(home, SUPERVISOR)
+    if supervisor is not None:
+        supervisor.stop(grace=45)
+    asyncio.run(Embedded(home, _last_port(home) or DEFAULT_PORT, mongodb_uri()).stop())
+
+
+@click.command()
+@_HOME
+@click.option("--output", "-o", type=click.Choice(["table", "json"]), default="table")
+def status(home: Path | None, output: str) -> None:
+    """What runs of a home directory, and whether it answers. Exits with 3 if it does not."""
+    from penstock.backing.embedded import Embedded
+    from penstock.backing.process import http_ok
+
+    home = (home or ClientSettings.from_environ().home).expanduser().absolute()
+    if not home.is_dir():
+        raise Unavailable(f"There is no home directory {home}: start one with `penstock up --home {home}`.")
+    port = _last_port(home) or DEFAULT_PORT
+    parts = Embedded(home, port).status()
+    ready = asyncio.run(http_ok(port, "/healthz"))
+    running = any(part["running"] for part in parts if part["name"] == "envoy")
+    document = {"home": str(home), "url": f"http://127.0.0.1:{port}", "ready": ready and running, "processes": parts}
+    if output == "json":
+        click.echo(json.dumps(document, indent=2))
+    else:
+        click.echo(f"{document['url']}  {'ready' if document['ready'] else 'not ready'}")
+        table(
+            ["PROCESS", "STATE", "PID", "PORT"],
+            [[p["name"], "running" if p["running"] else "stopped", p["pid"], p.get("port", "")] for p in parts],
+        )
+    if not document["ready"]:
+        raise Unavailable(f"The platform does not answer: start it with `penstock up --home {home}`.")
