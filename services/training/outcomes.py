@@ -14,13 +14,13 @@ from penstock.store import now
 from services.training.model import Artifact, ModelVersion, Number, Outcome, Run
 from services.training.repository import Batch
 
-MAX_REASON = 8000
+MAX_REASON = 24_000  # the last 20 lines of a log have at most 1,000 characters each
 
 
 def outcome_of(objects: ObjectStore, run: Run, result: JobResult) -> tuple[Outcome, list[Batch]]:
     """What to accept of the result of the run's current attempt, and its whole metrics. Blocks: call it in a thread."""
     batches = _batches(objects, run, result)
-    reason = failure(result) if result.state is not JobState.SUCCEEDED else _model_problem(objects, run, result)
+    reason = _failure(result) if result.state is not JobState.SUCCEEDED else _model_problem(objects, run, result)
     outcome = Outcome(
         reason=reason,
         exit_code=result.exit_code,
@@ -32,14 +32,6 @@ def outcome_of(objects: ObjectStore, run: Run, result: JobResult) -> tuple[Outco
         environment=dict(result.environment),
     )
     return outcome, batches
-
-
-def failure(result: JobResult) -> str:
-    """Why the attempt failed, with the last lines of its log: what a user reads first."""
-    reason = result.reason or f"The command ended with exit code {result.exit_code}."
-    if result.log_tail:
-        reason += "\nLast lines of the log:\n" + "\n".join(result.log_tail)
-    return reason if len(reason) <= MAX_REASON else reason[: MAX_REASON - 1] + "…"
 
 
 def read_card(objects: ObjectStore, artifact: str) -> ModelCard:
@@ -80,6 +72,12 @@ def model_version(objects: ObjectStore, run: Run, model: str, study: str, author
         author=author,
         created=now(),
     )
+
+
+def _failure(result: JobResult) -> str:
+    """Why the attempt failed; the runner has put the last lines of the log below."""
+    reason = result.reason or f"The command ended with exit code {result.exit_code}."
+    return reason if len(reason) <= MAX_REASON else reason[: MAX_REASON - 1] + "…"
 
 
 def _model_problem(objects: ObjectStore, run: Run, result: JobResult) -> str:

@@ -30,6 +30,7 @@ from penstock.rpc.keys import Keys
 from penstock.rpc.server import Registration, Server
 from penstock.rpc.tokens import ServiceTokens, Tokens
 from penstock.store import Database
+from services.training.jobs import job_id
 from services.training.service import Training, assemble
 from services.training.validation import Limits
 from tests.support import fake_dataset_service
@@ -83,7 +84,7 @@ class TrainingPlatform:
         database = Database.connect(mongodb_uri, f"training_{secrets.token_hex(4)}")
         executor = LocalExecutor(root / "jobs", url, preload="", idle=5)
         platform = cls(root, database, ObjectStore.open(url), executor, Tokens(Keys.generate()))
-        platform.datasets = FakeDatasetService(platform.objects)
+        platform.datasets = FakeDatasetService(platform.objects)  # type: ignore[abstract]
         registration = Registration(
             add_DatasetServiceServicer_to_server, platform.datasets, fake_dataset_service.SERVICE
         )
@@ -119,7 +120,10 @@ class TrainingPlatform:
 
     def stub(self, role: str = "editor", project: str = PROJECT, **more: Any) -> Any:
         """A client of the newest instance."""
-        token = self.tokens.mint("mo", project, role, 600, **more)
+        return self.stub_with(self.tokens.mint("mo", project, role, 600, **more))
+
+    def stub_with(self, token: str) -> Any:
+        """A client of the newest instance with that token."""
         channels = Channels(dict(self.addresses), lambda _: token)
         self._closing.push_async_callback(channels.close)
         return channels.stub(TrainingServiceStub, "training")
@@ -133,9 +137,30 @@ class TrainingPlatform:
         await self.database.drop()
         await self.database.close()
 
-    def code(self, name: str, files: dict[str, str]) -> pb.Code:
-        """Code in a Git repository on this machine."""
-        return pb.Code(git=pb.GitSource(url=str(make_repository(self.root / name, files))))
+    def code(self, script: str, name: str = "repository") -> pb.Code:
+        """A Git repository on this machine with `train.sh`, which runs as `sh train.sh`."""
+        folder = self.root / name
+        if not folder.exists():
+            make_repository(folder, {"train.sh": script})
+        return pb.Code(git=pb.GitSource(url=str(folder)))
+
+    async def submit(self, stub: Any, version: str, script: str, **more: Any) -> str:
+        """Queue a run of a script; gives its name."""
+        code = self.code(script, f"repository-{secrets.token_hex(3)}")
+        run = pb.Run(dataset_version=version, code=code, command=["sh", "train.sh"], **more)
+        made: pb.Run = await stub.CreateRun(pb.CreateRunRequest(parent=PARENT, run=run))
+        return made.name
+
+    async def submit_built_in(self, stub: Any, version: str, **more: Any) -> str:
+        """Queue a run of a built-in algorithm; gives its name."""
+        run = pb.Run(dataset_version=version, code=pb.Code(algorithm="logistic-regression"), **more)
+        made: pb.Run = await stub.CreateRun(pb.CreateRunRequest(parent=PARENT, run=run))
+        return made.name
+
+    def shim(self, run: str, attempt: int = 1) -> int:
+        """The recorded process of an attempt that was started."""
+        record = self.root / "jobs" / job_id(run) / str(attempt) / "start.json"
+        return int(json.loads(record.read_text())["pid"])
 
     async def events(self, instance: Instance, resource: str) -> list[str]:
         """The types of all events of a run or a model, from its outbox (no relay runs here)."""
