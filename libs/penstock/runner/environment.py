@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import functools
-import importlib.metadata
+import os
 import platform
+import sys
 from typing import Any
+
+_SUFFIX = ".dist-info"  # <name>-<version>.dist-info, with every other "-" written as "_"
 
 
 @functools.cache
 def packages() -> tuple[str, ...]:
-    """The installed distributions as "name==version", sorted. Read once a process: it costs some milliseconds."""
-    found = {f"{d.metadata['Name']}=={d.version}" for d in importlib.metadata.distributions() if d.metadata["Name"]}
-    return tuple(sorted(found, key=str.lower))
+    """The installed distributions as "name==version", sorted, from the names of their folders (opening all is slow)."""
+    folders = [folder for folder in sys.path if os.path.isdir(folder)]
+    names = {name for folder in folders for name in os.listdir(folder) if name.endswith(_SUFFIX)}
+    return tuple(sorted((name.removesuffix(_SUFFIX).replace("-", "==") for name in names), key=str.lower))
 
 
 def describe(isolation: str) -> dict[str, Any]:

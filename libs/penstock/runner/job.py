@@ -31,7 +31,7 @@ from penstock.runner.reporter import Reporter
 from penstock.runner.supervise import Ending, Limits, Supervisor
 from penstock.runner.workspace import Workspace
 
-FLUSH_SECONDS = 5.0
+FLUSH_SECONDS = 3.0
 RESULT_RETRIES = (0.1, 0.5, 2.0, 5.0)
 _logger = logging.getLogger(__name__)
 

@@ -91,6 +91,8 @@ def _become(command: Command, environment: dict[str, str]) -> int:
     gc.enable()
     os.environ.clear()
     os.environ.update(environment)
+    # This interpreter's own streams may be bound elsewhere, or hold what it has not printed yet.
+    sys.stdout, sys.stderr = (open(number, "w", buffering=1, closefd=False) for number in (1, 2))  # noqa: SIM115
     _fresh_randomness()
     try:
         return command.function()

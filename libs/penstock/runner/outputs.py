@@ -19,8 +19,10 @@ MAX_FILES = 10_000
 def store_outputs(objects: ObjectStore, folder: Path) -> tuple[Output, ...]:
     """Store every file. Raises InvalidArgument for anything but regular files and folders."""
     outputs: list[Output] = []
+    if folder.is_symlink() or not folder.is_dir():
+        raise InvalidArgument("The command removed or replaced PENSTOCK_OUTPUT_DIR itself.", field="outputs")
     # By descriptor, and never through a link: what runs as the platform must not be made to read for somebody else.
-    for root, folders, files, descriptor in os.fwalk(folder, follow_symlinks=False):
+    for root, folders, files, descriptor in os.fwalk(folder, onerror=_raise, follow_symlinks=False):
         folders.sort()
         for name in sorted({*files, *(f for f in folders if _is_link(f, descriptor))}):
             path = os.path.relpath(os.path.join(root, name), folder)
@@ -40,6 +42,10 @@ def _store(objects: ObjectStore, name: str, descriptor: int, path: str) -> Outpu
     with os.fdopen(file, "rb") as opened:
         ref = objects.put_stream(opened)
     return Output(path, ref.digest, ref.size)
+
+
+def _raise(error: OSError) -> None:
+    raise error
 
 
 def _is_link(name: str, descriptor: int) -> bool:
