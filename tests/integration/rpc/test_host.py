@@ -195,14 +195,14 @@ def run_services(settings: Settings, *arguments: str) -> subprocess.Popen[str]:
 
 def test_a_process_says_when_it_is_ready_and_stops_on_sigterm(settings: Settings, tmp_path: Path) -> None:
     ready = tmp_path / "ready.json"
-    process = run_services(settings, "--only", "training", "--ready-file", str(ready))
+    process = run_services(settings, "--only", "training,project", "--ready-file", str(ready))
     try:
         assert process.stdout is not None
         line = process.stdout.readline()
         assert line.startswith("ready 127.0.0.1:"), process.communicate(timeout=START_SECONDS)
         facts = json.loads(ready.read_text())
         assert facts["address"] == line.split()[1] and facts["pid"] == process.pid
-        assert facts["services"] == ["training"]
+        assert facts["services"] == ["project", "training"]
         process.send_signal(signal.SIGTERM)
         _, logged = process.communicate(timeout=START_SECONDS)
         assert process.returncode == 0
