@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from typing import Any
+from urllib.parse import quote
 
 import aiohttp
+from yarl import URL
 
 from penstock.edge.clusters import METADATA
 from penstock.errors import Unavailable
@@ -19,15 +21,17 @@ class Admin:
     def __init__(self, port: int) -> None:
         self.port = port
 
-    async def generations(self) -> dict[str, int]:
-        """Cluster -> the generation of its members that Envoy applied, for clusters with members."""
-        dump = await self._json("/config_dump?include_eds&resource=dynamic_endpoint_configs")
+    async def generations(self, cluster_prefix: str = "") -> dict[str, int]:
+        """Cluster -> the generation of its members that Envoy uses, for endpoints' clusters with that prefix."""
         found: dict[str, int] = {}
-        for entry in dump.get("configs", []):
-            config = entry.get("endpoint_config", entry)
-            generations = [int(host.get("generation", 0)) for host in _facts(config)]
-            if generations:
-                found[config["cluster_name"]] = min(generations)
+        for kind in ("dynamic", "static"):
+            query = f"include_eds&resource={kind}_endpoint_configs&name_regex={quote(cluster_prefix)}.*"
+            dump = await self._json(f"/config_dump?{query}")
+            for entry in dump.get("configs", []):
+                config = entry["endpoint_config"]
+                generations = [int(host["generation"]) for host in _facts(config) if host]
+                if generations:
+                    found[config["cluster_name"]] = min(generations)
         return found
 
     async def clusters(self) -> frozenset[str]:
@@ -82,7 +86,7 @@ class Admin:
         return dict(await self._call("GET", path))
 
     async def _call(self, method: str, path: str) -> Any:
-        url = f"http://127.0.0.1:{self.port}{path}"
+        url = URL(f"http://127.0.0.1:{self.port}{path}", encoded=True)
         try:
             async with (
                 aiohttp.ClientSession(timeout=_TIMEOUT) as session,

@@ -69,21 +69,17 @@ def _member(key: EndpointKey, member: Member, port: int, generation: int) -> Jso
 
 def endpoint_cluster(cluster: str, members: Path) -> Json:
     """An endpoint's cluster, its members from the file `members`."""
-    grpc = cluster.endswith("/grpc")
-    return typed(
-        "envoy.config.cluster.v3.Cluster",
-        name=cluster,
-        type="EDS",
-        connect_timeout="1s",
-        lb_policy="ROUND_ROBIN",  # with weights; least-request would bend a canary's share by its speed
-        eds_cluster_config={"eds_config": from_file(members)},
-        common_lb_config={
+    return {
+        **_models(cluster),
+        "type": "EDS",
+        "eds_cluster_config": {"eds_config": from_file(members)},
+        "lb_policy": "ROUND_ROBIN",  # with weights; least-request would bend a canary's share by its speed
+        "common_lb_config": {
             "healthy_panic_threshold": {"value": 1},  # all members, however they look, only when none is left
             # By default changes of weight and health reach the workers up to 1 s after config_dump shows them.
             "update_merge_window": "0s",
         },
-        circuit_breakers={"thresholds": [{**LIMITS, "track_remaining": True}]},
-        outlier_detection={
+        "outlier_detection": {
             "consecutive_5xx": 5,
             "consecutive_gateway_failure": 3,
             "enforcing_consecutive_gateway_failure": 100,
@@ -94,7 +90,30 @@ def endpoint_cluster(cluster: str, members: Path) -> Json:
             "max_ejection_time": "30s",
             "max_ejection_percent": 100,
         },
-        typed_extension_protocol_options=_protocol(http2=grpc, http_filters=_name_prediction()),
+    }
+
+
+def revision_cluster(cluster: str, written: Json) -> Json:
+    """One revision's own cluster, its member inline from a written file: a pinned revision does not change.
+
+    Nothing to watch: each watched file costs Envoy one of the user's few inotify instances.
+    """
+    load = {key: value for key, value in written["resources"][0].items() if key != "@type"}
+    return {**_models(cluster), "type": "STATIC", "load_assignment": load}
+
+
+def is_revision(cluster: str) -> bool:
+    """Whether a cluster's name is that of one revision's own."""
+    return len(cluster.split("/")) == 5
+
+
+def _models(cluster: str) -> Json:
+    return typed(
+        "envoy.config.cluster.v3.Cluster",
+        name=cluster,
+        connect_timeout="1s",
+        circuit_breakers={"thresholds": [{**LIMITS, "track_remaining": True}]},
+        typed_extension_protocol_options=_protocol(http2=cluster.endswith("/grpc"), http_filters=_name_prediction()),
     )
 
 
@@ -114,34 +133,20 @@ def _name_prediction() -> list[Json]:
     ]
 
 
-def service_cluster(service: str, address: str, members: Path) -> Json:
-    """The cluster of one of our services at `host:port`: an IP may change by its file, a DNS name is looked up."""
+def service_cluster(service: str, address: str) -> Json:
+    """The cluster of one of our services at `host:port`; a DNS name is looked up again and again."""
     host, port = parse_address(address, f"services.{service}")
-    common: Json = {
-        "name": service_name(service),
-        "connect_timeout": "1s",
-        "circuit_breakers": {"thresholds": [LIMITS]},
-        "typed_extension_protocol_options": _protocol(http2=True),
-    }
-    if is_ip(host):
-        return {**common, "type": "EDS", "eds_cluster_config": {"eds_config": from_file(members)}}
-    load = {"cluster_name": common["name"], "endpoints": _one(host, port)}
-    return {**common, "type": "STRICT_DNS", "load_assignment": load}
-
-
-def service_assignment(service: str, address: str) -> Json:
-    """Where one of our services listens, as the content of its file."""
-    host, port = parse_address(address, f"services.{service}")
-    resource = typed(
-        "envoy.config.endpoint.v3.ClusterLoadAssignment",
-        cluster_name=service_name(service),
-        endpoints=_one(host, port),
+    name = service_name(service)
+    member = {"endpoint": {"address": socket(host, port)}}
+    return typed(
+        "envoy.config.cluster.v3.Cluster",
+        name=name,
+        type="STATIC" if is_ip(host) else "STRICT_DNS",
+        connect_timeout="1s",
+        load_assignment={"cluster_name": name, "endpoints": [{"lb_endpoints": [member]}]},
+        circuit_breakers={"thresholds": [LIMITS]},
+        typed_extension_protocol_options=_protocol(http2=True),
     )
-    return discovery([resource])
-
-
-def _one(host: str, port: int) -> list[Json]:
-    return [{"lb_endpoints": [{"endpoint": {"address": socket(host, port)}}]}]
 
 
 def service_name(service: str) -> str:

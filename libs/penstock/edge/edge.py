@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 
 from penstock.edge import clusters, descriptors, filters, listener, routes
@@ -49,40 +49,42 @@ class Edge(Observed):
             raise FailedPrecondition(
                 f"Tokens would be sent in the clear on {host}: give a certificate, or use 127.0.0.1."
             )
+        for name, address in services.items():
+            clusters.parse_address(address, f"services.{name}")
         folder = self.folder
-        folder.prepare()
+        api, kserve, spoken = _described(descriptor_set, services)
+        api_file, kserve_file = self._descriptor("api", api), self._descriptor("kserve", kserve)
+        chain = filters.chain(folder.jwt, folder.identity, kserve_file, api_file, spoken)
+        listeners = listener.resource(folder, chain, host, port, tls)
+        routed = routes.resource(services, reflection)
         if denied is None:
             denied = self.keys().denied if folder.keys.exists() else ()
-        self.set_keys_and_denylist(jwks, denied)
-        chain = self._chain(services, descriptor_set)
-        backends = [self._service(name, address) for name, address in sorted(services.items())]
-        self._write_clusters(self._member_files())
-        replace_json(folder.routes, routes.resource(services, reflection))
-        replace_json(folder.listeners, listener.resource(folder, chain, host, port, tls))
-        replace_json(folder.bootstrap, listener.bootstrap(folder, admin_port, backends))
+        self.set_keys_and_denylist(jwks, denied)  # checks them, and makes the folder: nothing is written before this
+        replace(api_file, api)
+        replace(kserve_file, kserve)
+        replace_json(folder.services, dict(services))
+        self._write_clusters()
+        replace_json(folder.routes, routed)
+        replace_json(folder.listeners, listeners)
+        replace_json(folder.bootstrap, listener.bootstrap(folder, admin_port))
+        for file in folder.root.glob("*.pb"):
+            if file not in (api_file, kserve_file):
+                file.unlink()
 
     def arguments(self, concurrency: int | None = None) -> list[str]:
         """Envoy's arguments; `concurrency` is its number of worker threads (default: one per core)."""
         return listener.arguments(self.folder, concurrency)
 
-    def _chain(self, services: Mapping[str, str], descriptor_set: bytes | Path) -> list[dict[str, object]]:
-        content = descriptor_set if isinstance(descriptor_set, bytes) else descriptor_set.read_bytes()
-        described = descriptors.complete(content)
-        mine = tuple(f"penstock.api.{name}." for name in services)
-        spoken = [name for name in descriptors.services_of(described) if name.startswith(mine)]
-        api = self._descriptor("api", described.SerializeToString(deterministic=True))
-        kserve = self._descriptor("kserve", descriptors.kserve().SerializeToString(deterministic=True))
-        return filters.chain(self.folder.jwt, self.folder.identity, kserve, api, spoken)
-
-    def _service(self, name: str, address: str) -> dict[str, object]:
-        members = self.folder.services / f"{name}.json"
-        cluster = clusters.service_cluster(name, address, members)
-        if cluster["type"] == "EDS":
-            replace_json(members, clusters.service_assignment(name, address))
-        return cluster
-
     def _descriptor(self, name: str, content: bytes) -> Path:
         """Named by content: Envoy reads a descriptor again only where its configuration names another file."""
-        path = self.folder.root / f"{name}-{hashlib.sha256(content).hexdigest()[:16]}.pb"
-        replace(path, content)
-        return path
+        return self.folder.root / f"{name}-{hashlib.sha256(content).hexdigest()[:16]}.pb"
+
+
+def _described(descriptor_set: bytes | Path, services: Iterable[str]) -> tuple[bytes, bytes, list[str]]:
+    """Our API's descriptors, KServe's, and the full names of those services of ours that are there."""
+    content = descriptor_set if isinstance(descriptor_set, bytes) else descriptor_set.read_bytes()
+    api = descriptors.complete(content)
+    mine = tuple(f"penstock.api.{name}." for name in services)
+    spoken = [name for name in descriptors.services_of(api) if name.startswith(mine)]
+    kserve = descriptors.kserve()
+    return api.SerializeToString(deterministic=True), kserve.SerializeToString(deterministic=True), spoken

@@ -1,15 +1,16 @@
 """Endpoints and their members, as files that survive Envoy and the serving service, which owns them.
 
-The folder is the state: cds.json names one cluster per file of members, so nothing else must be remembered or merged.
+The folder is the state: cds.json is made from what is in it, so nothing else must be remembered.
 """
 
 from __future__ import annotations
 
+import fcntl
 import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from penstock.edge import clusters
+from penstock.edge import clusters, watches
 from penstock.edge.files import Folder, Json, discovery, replace_json
 from penstock.edge.model import EndpointKey, Member
 from penstock.errors import InvalidArgument
@@ -26,7 +27,8 @@ class EndpointFiles:
         """Make an endpoint with these members, or replace them: HTTP and gRPC together, open connections included.
 
         `generation` counts up with each call for one endpoint and shows when Envoy uses it (`applied`); by default it
-        is one more than the last. Returns it. Raises InvalidArgument without members, or for a revision named twice.
+        is one more than the last. Returns it. Raises InvalidArgument without members, or for a revision named twice;
+        ResourceExhausted where Envoy could not watch another endpoint.
         """
         if not members or len({m.revision for m in members}) != len(members):
             raise InvalidArgument("An endpoint needs members, each revision once; or remove it.", field="members")
@@ -58,7 +60,7 @@ class EndpointFiles:
         """The revisions of an endpoint that have a cluster of their own."""
         key = EndpointKey(project, endpoint)
         names = (clusters.cluster_of(file).split("/") for file in self._member_files() if belongs(file, key))
-        return frozenset(int(words[3]) for words in names if len(words) == 5)
+        return frozenset(int(words[3]) for words in names if clusters.is_revision("/".join(words)))
 
     def written_generation(self, project: str, endpoint: str) -> int:
         """The generation that was written last, whether Envoy runs or not; 0 if there is no such endpoint."""
@@ -82,35 +84,43 @@ class EndpointFiles:
         self, key: EndpointKey, revision: int | None, members: Sequence[Member], generation: int
     ) -> None:
         self.folder.prepare()
-        for protocol in clusters.PROTOCOLS:
-            name = clusters.cluster_name(key, protocol, revision)
+        names = [clusters.cluster_name(key, protocol, revision) for protocol in clusters.PROTOCOLS]
+        if revision is None and not all(self._members_file(name).exists() for name in names):
+            watched = [file for file in self._member_files() if not clusters.is_revision(clusters.cluster_of(file))]
+            watches.check_free(len(names), len(watched))
+        for name in names:
             replace_json(self._members_file(name), clusters.assignment(name, key, members, generation))
-        if not self._clusters_in_step():
-            self._write_clusters(self._member_files())
+        self._write_clusters()
 
     def _remove(self, files: Sequence[Path]) -> None:
         """Clusters first, then their files: Envoy never looks for a file that is gone."""
-        gone = set(files)
-        self._write_clusters([file for file in self._member_files() if file not in gone])
+        self._write_clusters(without=frozenset(files))
         for file in files:
             file.unlink(missing_ok=True)
 
-    def _write_clusters(self, files: Sequence[Path]) -> None:
-        resources = [clusters.endpoint_cluster(clusters.cluster_of(file), file) for file in files]
-        replace_json(self.folder.clusters, discovery(resources))
-
-    def _clusters_in_step(self) -> bool:
-        """Whether cds.json names just the clusters that have files: not so for a new one, or after a kill."""
-        if not self.folder.clusters.exists():
-            return False
-        listed = [cluster["name"] for cluster in read(self.folder.clusters)["resources"]]
-        return listed == [clusters.cluster_of(file) for file in self._member_files()]
+    def _write_clusters(self, without: frozenset[Path] = frozenset()) -> None:
+        """Make the file of all clusters anew, from what the folder has, if that changes it."""
+        with self.folder.lock.open("a") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            services = read(self.folder.services) if self.folder.services.exists() else {}
+            resources = [clusters.service_cluster(name, address) for name, address in sorted(services.items())]
+            resources += [_cluster(file) for file in self._member_files() if file not in without]
+            document = discovery(resources)
+            if not self.folder.clusters.exists() or read(self.folder.clusters) != document:
+                replace_json(self.folder.clusters, document)
 
     def _members_file(self, cluster: str) -> Path:
-        return self.folder.endpoints / clusters.file_name(cluster)
+        return self.folder.members / clusters.file_name(cluster)
 
     def _member_files(self) -> list[Path]:
-        return sorted(self.folder.endpoints.glob("endpoint.*.json"))
+        return sorted(self.folder.members.glob("endpoint.*.json"))
+
+
+def _cluster(file: Path) -> Json:
+    name = clusters.cluster_of(file)
+    if clusters.is_revision(name):
+        return clusters.revision_cluster(name, read(file))
+    return clusters.endpoint_cluster(name, file)
 
 
 def belongs(file: Path, key: EndpointKey) -> bool:

@@ -26,7 +26,7 @@ class Folder:
 
     def prepare(self) -> None:
         """Make the folders; keys and tokens' claims pass through here, so nobody else may read them."""
-        for path in (self.root, self.services, self.endpoints):
+        for path in (self.root, self.members):
             path.mkdir(parents=True, exist_ok=True)
             path.chmod(0o700)
 
@@ -47,8 +47,8 @@ class Folder:
 
     @property
     def services(self) -> Path:
-        """One file per service of ours: where it listens. Owner: the starter."""
-        return self.root / "services"
+        """Where our services listen. Owner: the starter."""
+        return self.root / "services.json"
 
     @property
     def jwt(self) -> Path:
@@ -66,14 +66,19 @@ class Folder:
         return self.root / "keys.json"
 
     @property
+    def members(self) -> Path:
+        """One file per cluster of an endpoint: its members. Owner: the serving service."""
+        return self.root / "members"
+
+    @property
     def clusters(self) -> Path:
-        """One EDS cluster per file in `endpoints`. Owner: the serving service."""
+        """All clusters, made from `services` and `members` by whoever changed one, under `lock`."""
         return self.root / "cds.json"
 
     @property
-    def endpoints(self) -> Path:
-        """One file per cluster: its members. Owner: the serving service."""
-        return self.root / "endpoints"
+    def lock(self) -> Path:
+        """Held while `clusters` is made anew."""
+        return self.root / ".lock"
 
     @property
     def access_log(self) -> Path:

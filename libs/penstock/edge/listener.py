@@ -13,7 +13,7 @@ MAX_CONNECTIONS = 10_000
 _HCM = "envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager"
 
 
-def bootstrap(folder: Folder, admin_port: int, clusters: list[Json]) -> Json:
+def bootstrap(folder: Folder, admin_port: int) -> Json:
     """What Envoy is started with. The admin interface (metrics too) is on loopback only."""
     return {
         "node": {"id": "edge", "cluster": "penstock"},
@@ -26,7 +26,7 @@ def bootstrap(folder: Folder, admin_port: int, clusters: list[Json]) -> Json:
         ],
         "overload_manager": {"resource_monitors": [_connections()]},
         "dynamic_resources": {"lds_config": from_file(folder.listeners), "cds_config": from_file(folder.clusters)},
-        "static_resources": {"clusters": [*clusters, _inner_cluster()]},
+        "static_resources": {"clusters": [_inner_cluster()]},
     }
 
 

@@ -33,7 +33,7 @@ class Observed(KeyFiles, EndpointFiles):
     async def generation(self, project: str, endpoint: str) -> int:
         """The generation that Envoy's config_dump shows for both HTTP and gRPC; 0 if it does not know the endpoint."""
         key = EndpointKey(project, endpoint)
-        found = await self.admin.generations()
+        found = await self.admin.generations(clusters.prefix(key))
         return min(found.get(clusters.cluster_name(key, protocol), 0) for protocol in clusters.PROTOCOLS)
 
     async def applied(self, project: str, endpoint: str, generation: int, timeout: float = 5.0) -> None:
@@ -51,7 +51,7 @@ class Observed(KeyFiles, EndpointFiles):
         wanted = {name: int(read(self._members_file(name))["version_info"]) for name in names}
 
         async def uses() -> bool:
-            found = await self.admin.generations()
+            found = await self.admin.generations(clusters.prefix(key))
             return all(found.get(name) == number for name, number in wanted.items())
 
         await self._until(uses, timeout, f"the cluster of revision {revision} of endpoint {endpoint}")

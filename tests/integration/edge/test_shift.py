@@ -231,7 +231,7 @@ async def test_a_broken_file_of_members_keeps_the_ones_before(
     platform: Platform, http: aiohttp.ClientSession, pair: tuple[ModelServer, ModelServer]
 ) -> None:
     await shift(platform, pair[0].member())
-    file = platform.edge.folder.endpoints / clusters.file_name("endpoint/alpha/clf/http")
+    file = platform.edge.folder.members / clusters.file_name("endpoint/alpha/clf/http")
     replace_json(file, {"version_info": "99", "resources": [{"@type": "type.googleapis.com/nothing"}]})
     await asyncio.sleep(0.1)
     assert await slow(platform, http, 0) == "r1"
