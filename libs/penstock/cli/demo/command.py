@@ -1,0 +1,85 @@
+"""The command itself: a fresh platform, the loop, the report, and nothing left running."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import click
+
+from penstock.cli.platform import DEFAULT_PORT, ensure_setup, start_detached, stop_platform
+from penstock.errors import PenstockError
+
+
+@click.command()
+@click.option("--seed", default=1, show_default=True, help="Which digits are mislabelled, and how.")
+@click.option("--keep", is_flag=True, help="Leave the platform up and say what to try.")
+@click.option("--port", default=0, help=f"The platform's port [{DEFAULT_PORT}, or a free one].")
+@click.option(
+    "--to",
+    "folder",
+    type=click.Path(path_type=Path, file_okay=False),
+    default=Path("penstock-demo"),
+    show_default=True,
+    help="Where requests, models and the summary are written.",
+)
+@click.option("--output", "-o", type=click.Choice(["table", "json"]), default="table")
+def demo(seed: int, keep: bool, port: int, folder: Path, output: str) -> None:
+    """Close the whole loop once, on handwritten digits; a fresh platform, which is gone afterwards."""
+    ensure_setup()
+    home = Path(tempfile.mkdtemp(prefix="penstock-demo-"))
+    kept = False
+    try:
+        summary = _run(home, seed, port, folder.absolute(), output)
+        kept = keep
+    finally:
+        if not kept:
+            stop_platform(home)
+            shutil.rmtree(home, ignore_errors=True)
+    if keep and output == "table":
+        from penstock.cli.demo.report import next_steps
+
+        next_steps(str(home), summary["url"])
+    if output == "json":
+        click.echo(json.dumps({**summary, "home": str(home) if keep else None}, indent=2, ensure_ascii=False))
+    if summary["failed_requests"] or summary["wrong_answers"]:
+        raise PenstockError("Requests failed or were answered wrongly; see the figures.")
+
+
+def _run(home: Path, seed: int, port: int, folder: Path, output: str) -> dict[str, Any]:
+    from penstock.backing.process import free_port, port_free
+    from penstock.cli.demo.digits import load_digits
+    from penstock.cli.demo.loop import Loop
+    from penstock.cli.demo.recompute import Model, wrong_answers
+    from penstock.cli.demo.report import show, summarize
+    from penstock.sdk.client import Client
+
+    began = time.monotonic()
+    say = _sayer(began)
+    folder.mkdir(parents=True, exist_ok=True)
+    say("starting the platform in a fresh home")
+    url = start_detached(home, port or (DEFAULT_PORT if port_free(DEFAULT_PORT) else free_port()))
+    started = time.monotonic() - began
+    with Client(url, (home / "token").read_text().strip(), "default") as client:
+        loop = Loop(client, load_digits(seed), folder, say)
+        loop.seconds["start"] = round(started, 2)
+        traffic = loop.run()
+        traffic.write(folder / "requests.jsonl")
+        say("computing every answer again with onnxruntime alone")
+        models = {revision: Model(path) for revision, path in loop.download_models().items()}
+        summary = summarize(loop, traffic, wrong_answers(traffic.seen, models), time.monotonic() - began)
+    (folder / "summary.json").write_text(json.dumps(summary, indent=2, ensure_ascii=False), encoding="utf-8")
+    if output == "table":
+        show(summary, loop)
+    return summary
+
+
+def _sayer(began: float) -> Any:
+    def say(text: str) -> None:
+        click.echo(f"{time.monotonic() - began:6.1f} s  {text}", err=True)
+
+    return say
