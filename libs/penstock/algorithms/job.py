@@ -13,7 +13,7 @@ from typing import Any
 
 from penstock.algorithms.catalogue import algorithm
 from penstock.errors import InvalidArgument, NotFound, PenstockError
-from penstock.runtime.settings import JobEnvironment
+from penstock.runtime.settings import JobEnvironment, let_idle_threads_sleep
 
 OK, FAILED, WRONG_INPUT = 0, 1, 2
 
@@ -37,6 +37,7 @@ def run(name: str, environment: JobEnvironment | None = None) -> int:
 
 def preload() -> None:
     """Import what the built-ins need, for a process that will fork workers. Starts no threads."""
+    let_idle_threads_sleep()
     for module in ("penstock.algorithms.training", "penstock.algorithms.evaluation", "threadpoolctl"):
         importlib.import_module(module)
 
@@ -49,6 +50,7 @@ def _run(name: str, environment: JobEnvironment) -> None:
 
         evaluate(parameters, environment, _log)
         return
+    let_idle_threads_sleep()
     from threadpoolctl import threadpool_limits
 
     from penstock.algorithms.training import train
