@@ -91,5 +91,5 @@ class JobResult:
                 metrics=ObjectRef(**body["metrics"]) if body["metrics"] else None,
             )
             return cls(**body)
-        except (ValueError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise DataCorrupt(f"The stored result of an attempt cannot be read: {error!r}.") from error

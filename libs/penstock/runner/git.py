@@ -19,6 +19,8 @@ from penstock.errors import InvalidArgument, NotFound, PenstockError, Unavailabl
 TIMEOUT_SECONDS = 120.0
 _REF = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._/+-]{0,250}")
 _COMMIT = re.compile(r"[0-9a-f]{40}")
+# IPv4 inside IPv6: a gateway would turn these into addresses of its own network.
+_TRANSLATED = (ipaddress.ip_network("64:ff9b::/96"), ipaddress.ip_network("64:ff9b:1::/48"))
 _QUIET = ("core.hooksPath=/dev/null", "submodule.recurse=false", "core.fsmonitor=false", "credential.helper=")
 _STRICT = (
     "http.followRedirects=false",
@@ -43,7 +45,8 @@ def resolve(url: str, ref: str = "", *, local: bool = False, go_on: Callable[[],
     for name in (wanted, f"refs/tags/{wanted}^{{}}", f"refs/tags/{wanted}", f"refs/heads/{wanted}"):
         if name in found:
             return found[name]
-    raise NotFound(f"The repository {url} has no branch or tag '{ref}'.", field="code.git.ref")
+    missing = f"branch or tag '{ref}'" if ref else "default branch (is it empty?)"
+    raise NotFound(f"The repository {url} has no {missing}.", field="code.git.ref")
 
 
 def checkout(url: str, ref: str, commit: str, folder: Path, *, local: bool, go_on: Callable[[], None]) -> str:
@@ -114,7 +117,8 @@ def is_public(address: str) -> bool:
     """Whether an IP address is one of the public Internet."""
     ip = ipaddress.ip_address(address.partition("%")[0])
     mapped = getattr(ip, "ipv4_mapped", None) or getattr(ip, "sixtofour", None)
-    return (mapped or ip).is_global and not ip.is_multicast
+    translated = any(ip in network for network in _TRANSLATED)
+    return (mapped or ip).is_global and not ip.is_multicast and not translated
 
 
 def _ref(ref: str) -> str:

@@ -110,7 +110,7 @@ class MetricsStream:
         self._reporter = reporter
         self._complain = complain
         self._pending: list[Point] = []
-        self._cut_at = 0.0
+        self._cut_at = -math.inf
         self._number = 0
         self._unsent: deque[tuple[int, list[Point]]] = deque()
         self._wake = threading.Condition()
