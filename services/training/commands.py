@@ -52,22 +52,25 @@ class Commands:
                 return await self.repository.runs.get(run.name)
             except NotFound:
                 pass  # the request comes for the first time
-        check_run(run, self.limits)
-        await self.datasets.check_version(run.dataset_version, run.author)
-        if run.code.archive and not await asyncio.to_thread(self.objects.exists, run.code.archive):
-            raise NotFound(f"There is no code archive {run.code.archive}: send it first.", field="run.code.archive")
-        if run.code.git:
-            run = replace(run, code=replace(run.code, git=await self._pinned(run.code.git)))
-        if run.base:
-            run = replace(run, base_artifact=await self._base(run.base))
         cause = current_cause.get() or Cause()
-        first, facts = queue(replace(run, correlation_id=cause.correlation_id, traceparent=cause.traceparent))
+        checked = await self.check_run(run)
+        first, facts = queue(replace(checked, correlation_id=cause.correlation_id, traceparent=cause.traceparent))
         try:
             stored = await self.repository.runs.create(run.name, first, news(facts), request_id=request_id or None)
         except AlreadyExists:
             stored = await self.repository.runs.get(run.name)  # the id is a hash of the request: it is this one's
         self.wake(run.name)
         return stored
+
+    async def check_run(self, run: Run) -> Run:
+        """The run as it would be queued: what it refers to exists, its Git ref is a commit. Raises as `create_run`."""
+        check_run(run, self.limits)
+        await self.datasets.check_version(run.dataset_version, run.author)
+        if run.code.archive and not await asyncio.to_thread(self.objects.exists, run.code.archive):
+            raise NotFound(f"There is no code archive {run.code.archive}: send it first.", field="run.code.archive")
+        if run.code.git:
+            run = replace(run, code=replace(run.code, git=await self._pinned(run.code.git)))
+        return replace(run, base_artifact=await self._base(run.base)) if run.base else run
 
     async def cancel_run(self, name: str) -> Stored[Run]:
         """Ask a run to stop; once this returns, it ends CANCELLED. Raises NotFound, FailedPrecondition (has ended)."""

@@ -15,7 +15,7 @@ from penstock.rpc.caller import RUNNER, SERVICE, caller
 from penstock.rpc.paging import decode_token, encode_token, page_size
 from penstock.rpc.request_ids import request_id, resource_id
 from penstock.rpc.watch import Signals, watch
-from penstock.store import now
+from penstock.store import Stored, now
 from services.training import converters, reading
 from services.training.commands import Commands
 from services.training.logs import Logs
@@ -43,6 +43,8 @@ class TrainingServicer(TrainingServiceServicer):
             raise InvalidArgument("Only a study makes runs of its trials: leave `trial` out.", field="run.trial")
         name = names.build("run", project, resource_id(request, project))
         run = converters.new_run(request.run, name=name, project=project, author=caller().actor, created=now())
+        if request.validate_only:
+            return converters.run_message(Stored(name, await self.commands.check_run(run), 0, 0))
         return converters.run_message(await self.commands.create_run(run, request_id(request)))
 
     async def GetRun(self, request: pb.GetRunRequest, context: Context) -> pb.Run:

@@ -59,6 +59,18 @@ async def test_a_run_that_cannot_be_is_refused_by_its_field(
     assert not (await stub.ListRuns(pb.ListRunsRequest(parent=PARENT))).runs
 
 
+async def test_a_run_can_be_checked_without_being_queued(platform: TrainingPlatform, version: str) -> None:
+    await platform.start(reconcile=False)
+    stub = platform.stub()
+    run = pb.Run(dataset_version=version, code=platform.code("true"), command=["true"])
+    checked = await stub.CreateRun(pb.CreateRunRequest(parent=PARENT, run=run, validate_only=True))
+    assert len(checked.code.git.commit) == 40
+    run.model = "No"
+    with pytest.raises(InvalidArgument):
+        await stub.CreateRun(pb.CreateRunRequest(parent=PARENT, run=run, validate_only=True))
+    assert not (await stub.ListRuns(pb.ListRunsRequest(parent=PARENT))).runs
+
+
 async def test_all_complaints_come_at_once(platform: TrainingPlatform, version: str) -> None:
     await platform.start(reconcile=False)
     run = pb.Run(code=MLP, model="No", resources=pb.Resources(memory=1), parameters=to_struct({"epochs": 0}))

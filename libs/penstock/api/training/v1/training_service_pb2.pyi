@@ -547,8 +547,11 @@ class CreateRunRequest(google.protobuf.message.Message):
     PARENT_FIELD_NUMBER: builtins.int
     RUN_FIELD_NUMBER: builtins.int
     REQUEST_ID_FIELD_NUMBER: builtins.int
+    VALIDATE_ONLY_FIELD_NUMBER: builtins.int
     parent: builtins.str
     request_id: builtins.str
+    validate_only: builtins.bool
+    """Check it as if it were to be queued, and answer it so, but queue nothing."""
     @property
     def run(self) -> Global___Run: ...
     def __init__(
@@ -557,10 +560,11 @@ class CreateRunRequest(google.protobuf.message.Message):
         parent: builtins.str = ...,
         run: Global___Run | None = ...,
         request_id: builtins.str = ...,
+        validate_only: builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: typing_extensions.TypeAlias = typing.Literal["run", b"run"]
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["parent", b"parent", "request_id", b"request_id", "run", b"run"]
+    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["parent", b"parent", "request_id", b"request_id", "run", b"run", "validate_only", b"validate_only"]
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
 
 Global___CreateRunRequest: typing_extensions.TypeAlias = CreateRunRequest
