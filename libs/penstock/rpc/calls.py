@@ -246,7 +246,9 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
     def _record(self, call: Call) -> None:
         seconds = time.perf_counter() - call.began
         self._figures.ended(call.method, call.code, seconds)
-        log.info(
+        # Polls of services and reports of jobs come by the thousand and say nothing when they work.
+        quiet = call.method.access in (Access.INTERNAL, Access.RUNNER) and call.code is grpc.StatusCode.OK
+        (log.debug if quiet else log.info)(
             "call",
             method=call.method.full_name,
             code=call.code.name,

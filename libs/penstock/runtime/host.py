@@ -159,10 +159,10 @@ class Host:
         return list((await stub.ListDeniedTokens(ListDeniedTokensRequest(), timeout=2)).ids)
 
     async def _prepare(self) -> None:
-        await until_it_works("events", self._event_log.prepare, Unavailable)
         for service in self.services:
-            await until_it_works(service.name, service.prepare, Unavailable)
             self._closing.push_async_callback(service.close)
+        work = {"events": self._event_log.prepare} | {service.name: service.prepare for service in self.services}
+        await asyncio.gather(*(until_it_works(name, prepare, Unavailable) for name, prepare in work.items()))
 
     def _run_tasks(self, tasks: Tasks, trail: AuditTrail) -> None:
         tasks.start("audit", trail.run)

@@ -74,7 +74,7 @@ def configure(*, level: str = "info", json_lines: bool = True, file: Path | None
         ],
         logger_factory=structlog.stdlib.LoggerFactory(),
         wrapper_class=structlog.stdlib.BoundLogger,
-        cache_logger_on_first_use=False,
+        cache_logger_on_first_use=True,
     )
     handler = _handler(file)
     handler.setFormatter(_RedactingFormatter(foreign_pre_chain=shared, processors=_rendering(json_lines)))
