@@ -93,7 +93,7 @@ def home_directory(environ: Mapping[str, str] | None = None) -> Path:
 
 
 def data_directory(environ: Mapping[str, str] | None = None) -> Path:
-    """What homes of this user share, such as Triton's environment: `$XDG_DATA_HOME/penstock`, by default in ~/.local."""
+    """What homes of this user share, such as Triton's environment: `$XDG_DATA_HOME/penstock`, else in ~/.local."""
     given = os.environ if environ is None else environ
     return Path(given.get("XDG_DATA_HOME") or Path.home() / ".local" / "share") / "penstock"
 
