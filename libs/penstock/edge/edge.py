@@ -57,9 +57,7 @@ class Edge(Observed):
         chain = filters.chain(folder.jwt, folder.identity, kserve_file, api_file, spoken)
         listeners = listener.resource(folder, chain, host, port, tls)
         routed = routes.resource(services, reflection)
-        if denied is None:
-            denied = self.keys().denied if folder.keys.exists() else ()
-        self.set_keys_and_denylist(jwks, denied)  # checks them, and makes the folder: nothing is written before this
+        self._write_keys(jwks, denied)  # checks them, and makes the folder: nothing is written before this
         replace(api_file, api)
         replace(kserve_file, kserve)
         replace_json(folder.services, dict(services))

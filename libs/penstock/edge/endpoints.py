@@ -5,7 +5,6 @@ The folder is the state: cds.json is made from what is in it, so nothing else mu
 
 from __future__ import annotations
 
-import fcntl
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -100,8 +99,7 @@ class EndpointFiles:
 
     def _write_clusters(self, without: frozenset[Path] = frozenset()) -> None:
         """Make the file of all clusters anew, from what the folder has, if that changes it."""
-        with self.folder.lock.open("a") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
+        with self.folder.locked():
             services = read(self.folder.services) if self.folder.services.exists() else {}
             resources = [clusters.service_cluster(name, address) for name, address in sorted(services.items())]
             resources += [_cluster(file) for file in self._member_files() if file not in without]

@@ -7,10 +7,12 @@ other.
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import uuid
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -77,8 +79,15 @@ class Folder:
 
     @property
     def lock(self) -> Path:
-        """Held while `clusters` is made anew."""
+        """Held by whoever changes a file that has two writers."""
         return self.root / ".lock"
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Hold `lock`. Not to be entered twice."""
+        with self.lock.open("a") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            yield
 
     @property
     def access_log(self) -> Path:

@@ -21,11 +21,7 @@ class KeyFiles:
 
         Applies to open connections too, within milliseconds. Raises InvalidArgument for what Envoy would refuse.
         """
-        _check_jwks(jwks)
-        keys = Keys(jwks, frozenset(denied))
-        self.folder.prepare()
-        replace_json(self.folder.keys, {"jwks": jwks, "denied": sorted(keys.denied)})
-        self._write_filters(keys)
+        self._write_keys(jwks, denied)
 
     def keys(self) -> Keys:
         """The keys and the denylist as they were last set. Raises FailedPrecondition where they never were."""
@@ -35,9 +31,18 @@ class KeyFiles:
             raise FailedPrecondition("The edge has no keys yet: start the platform first.") from error
         return Keys(stored["jwks"], frozenset(stored["denied"]))
 
-    def _write_filters(self, keys: Keys) -> None:
-        replace_json(self.folder.identity, filters.identity_resource(keys))
-        replace_json(self.folder.jwt, filters.jwt_resource(keys))
+    def _write_keys(self, jwks: str, denied: Collection[str] | None) -> None:
+        """As `set_keys_and_denylist`; None keeps the denylist, whatever another process is about to make of it."""
+        _check_jwks(jwks)
+        Keys(jwks, frozenset(denied or ()))
+        self.folder.prepare()
+        with self.folder.locked():
+            if denied is None:
+                denied = self.keys().denied if self.folder.keys.exists() else ()
+            keys = Keys(jwks, frozenset(denied))
+            replace_json(self.folder.keys, {"jwks": jwks, "denied": sorted(keys.denied)})
+            replace_json(self.folder.identity, filters.identity_resource(keys))
+            replace_json(self.folder.jwt, filters.jwt_resource(keys))
 
 
 def _check_jwks(jwks: str) -> None:

@@ -123,6 +123,12 @@ def test_the_denylist_outlives_a_start_of_the_platform(edge: Edge) -> None:
     assert edge.keys().denied == frozenset()
 
 
+def test_descriptors_that_are_not_in_use_go_away(edge: Edge) -> None:
+    write_base(edge)
+    write_base(edge, descriptor_set=descriptors.kserve().SerializeToString())
+    assert len(list(edge.folder.root.glob("*.pb"))) == 2
+
+
 def test_nobody_else_can_read_the_folder(edge: Edge) -> None:
     write_base(edge)
     assert stat.S_IMODE(edge.folder.root.stat().st_mode) == 0o700
