@@ -131,7 +131,7 @@ class Embedded:
         process = ManagedProcess.recorded(self.home, name)
         if process is not None:
             await asyncio.to_thread(process.stop, 3)
-            sweep(str(process.facts.get("shm_prefix", "")))
+            sweep(process)
 
     def _check_port(self) -> None:
         envoy = read_record(self.home, ENVOY)

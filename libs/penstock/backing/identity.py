@@ -1,7 +1,7 @@
 """Who a process is, so that a recycled pid is never mistaken for one of ours.
 
-A pid alone names nobody: it is reused, and after a reboot it is anybody's. A process is pid + start time + boot id; its
-descendants are found by a random marker in their environment, which survives re-parenting and changes of group.
+A pid alone names nobody: it is reused, and after a reboot it is anybody's. A process is pid + start time + boot id;
+children that it owns are found by a random marker in their environment, which survives re-parenting and new groups.
 """
 
 from __future__ import annotations
@@ -40,6 +40,11 @@ class Identity:
     started: int
     boot_id: str
     marker: str
+
+    def started_at(self) -> float:
+        """When it started, in seconds since the epoch, right to about a second."""
+        kernel = Path("/proc/stat").read_text(encoding="utf-8").split()
+        return int(kernel[kernel.index("btime") + 1]) + self.started / os.sysconf("SC_CLK_TCK")
 
     def alive(self) -> bool:
         """Whether this very process still runs (a zombie does not)."""
@@ -98,7 +103,7 @@ class Identity:
             os.close(handle)
 
     def family(self) -> list[int]:
-        """Pids of every living process that carries this one's marker: itself and its descendants."""
+        """Pids of every living process that carries this one's marker: itself and its descendants, if it owns them."""
         if self.boot_id != boot_id():
             return []
         needle = f"{MARKER}={self.marker}".encode()
@@ -112,7 +117,7 @@ class Identity:
         return found
 
     def kill_family(self) -> None:
-        """SIGKILL whatever is left of the process and its descendants, until nothing is."""
+        """SIGKILL whatever carries the marker, until nothing does."""
         for _ in range(100):
             left = self.family()
             if not left:

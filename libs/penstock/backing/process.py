@@ -55,12 +55,18 @@ def port_free(port: int) -> bool:
 
 @dataclass(frozen=True)
 class Program:
-    """What to run: `argv[0]` is a path; `env` is the whole environment; `facts` (ports and such) go into the record."""
+    """What to run: `argv[0]` is a path; `env` is the whole environment; `facts` (ports and such) go into the record.
+
+    With `owns_children`, whatever it starts is killed when it is, or before it is started again; without, children
+    (such as the jobs that a service has started) live on.
+    """
 
     name: str
     argv: Sequence[str]
     env: Mapping[str, str] = field(default_factory=dict)
     facts: Mapping[str, str | int] = field(default_factory=dict)
+    cwd: Path | None = None  # the home, if not given
+    owns_children: bool = False
 
 
 def record_path(home: Path, name: str) -> Path:
@@ -144,7 +150,7 @@ class ManagedProcess:
         """Start it in a session of its own; it survives this process unless `attached`.
 
         An attached process is killed by the kernel when the *thread* that started it ends: start it from the main one.
-        Children that a dead predecessor left behind are killed first. Raises FailedPrecondition if one of this name
+        Children that a dead predecessor owned are killed first. Raises FailedPrecondition if one of this name
         runs already, Unavailable if it cannot be started.
         """
         for folder in ("run", "logs"):
@@ -164,7 +170,7 @@ class ManagedProcess:
         return self.identity.alive()
 
     def stop(self, grace: float = 10.0) -> None:
-        """SIGTERM, up to `grace` seconds, then SIGKILL to it and its descendants. Idempotent.
+        """SIGTERM, up to `grace` seconds, then SIGKILL to it and the children that it owns. Idempotent.
 
         The record stays, so that the next start finds the port that this one had.
         """
@@ -173,7 +179,7 @@ class ManagedProcess:
         self.kill()
 
     def kill(self) -> None:
-        """SIGKILL it and all its descendants."""
+        """SIGKILL it and the children that it owns."""
         self.identity.signal(signal.SIGKILL)
         self.identity.wait(5.0)
         self.identity.kill_family()
@@ -224,8 +230,8 @@ def _spawn(home: Path, program: Program, marker: str, attached: bool) -> subproc
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,
-            env={**program.env, MARKER: marker},
-            cwd=home,
+            env={**program.env, MARKER: marker} if program.owns_children else dict(program.env),
+            cwd=program.cwd or home,
             start_new_session=True,
         )
 

@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import os
 import re
 import secrets
 from pathlib import Path
 
 from penstock.backing.process import (
+    Facts,
     ManagedProcess,
     Program,
     choose_port,
     http_ok,
-    read_record,
     wait_ready,
 )
 from penstock.backing.triton_environment import TritonEnvironment
 from penstock.errors import FailedPrecondition, Unavailable
 
 _SHARED_MEMORY = Path("/dev/shm")
+_BACKEND_STARTS_WITHIN = 60.0  # seconds
 # Connections that clients keep alive would hold a stop up for 20 s and more; the edge has drained it before.
 _EXIT_TIMEOUT = 2
 # The reason ends where the backend's Python traceback begins.
@@ -83,7 +86,7 @@ class TritonInstance:
         process = self.process or ManagedProcess.recorded(self.home, self.name)
         if process is not None:
             await asyncio.to_thread(process.stop, grace)
-            sweep(str(process.facts.get("shm_prefix", "")))
+            sweep(process)
 
     async def remove(self, grace: float = 5.0) -> None:
         """Stop it for good: its record goes too."""
@@ -98,9 +101,9 @@ class TritonInstance:
         return int(self.process.facts[f"{kind}_port"])
 
     def _program(self) -> Program:
-        before = read_record(self.home, self.name)
+        before = ManagedProcess.recorded(self.home, self.name)
         if before is not None:
-            sweep(str(before[1].get("shm_prefix", "")))
+            sweep(before)
         ports = {f"{kind}_port": choose_port(self.home, self.name, None, key=f"{kind}_port") for kind in _PORTS}
         prefix = f"penstock-{secrets.token_hex(8)}-"
         argv = [str(self._environment.server), *_arguments(self._environment, self._repository, ports, prefix)]
@@ -110,12 +113,14 @@ class TritonInstance:
             "LANG": "C.UTF-8",
             "OMP_NUM_THREADS": "1",
         }
-        return Program(self.name, argv, env=env, facts={**ports, "shm_prefix": prefix})
+        facts: Facts = {**ports, "shm_prefix": prefix}
+        return Program(self.name, argv, env=env, facts=facts, cwd=self._repository.parent, owns_children=True)
 
 
 def _arguments(environment: TritonEnvironment, repository: Path, ports: dict[str, int], prefix: str) -> list[str]:
     flags = [
-        f"--model-repository={repository}",
+        # Relative: Triton starts the backend by a shell, and breaks on a path with a space in it.
+        f"--model-repository={repository.name}",
         f"--backend-directory={environment.backends}",
         f"--backend-config=python,shm-region-prefix-name={prefix}",
         "--model-control-mode=none",
@@ -133,14 +138,32 @@ def _arguments(environment: TritonEnvironment, repository: Path, ports: dict[str
     return [*flags, f"--http-restricted-api={closed}:{key}", f"--grpc-restricted-protocol={closed}:{key}"]
 
 
-def sweep(prefix: str) -> list[str]:
-    """Remove the shared memory that a Triton left under its prefix; returns the names of the regions."""
-    if not prefix.startswith("penstock-"):  # never everything
-        return []
-    regions = sorted(path for path in _SHARED_MEMORY.iterdir() if path.name.startswith(prefix))
+def sweep(dead: ManagedProcess) -> list[Path]:
+    """Remove what a Triton that is gone left outside the home; returns what that was.
+
+    Shared memory is found by its prefix. Its Python backend also makes an empty folder under /tmp, by a fixed pattern;
+    one as old as the process is taken for its own (another's of our user would not miss it: it is for packed
+    environments, which then are in it).
+    """
+    prefix = str(dead.facts.get("shm_prefix", ""))
+    regions = [path for path in _SHARED_MEMORY.iterdir() if prefix and path.name.startswith(prefix)]
     for path in regions:
         path.unlink(missing_ok=True)
-    return [path.name for path in regions]
+    began = dead.identity.started_at()
+    folders = [path for path in Path("/tmp").glob("python_env_??????") if _empty_since(path, began)]
+    for path in folders:
+        with contextlib.suppress(OSError):
+            path.rmdir()
+    return sorted([*regions, *folders])
+
+
+def _empty_since(folder: Path, began: float) -> bool:
+    try:
+        found = folder.stat()
+        empty = not any(folder.iterdir())
+    except OSError:
+        return False
+    return empty and found.st_uid == os.getuid() and -2 <= found.st_mtime - began <= _BACKEND_STARTS_WITHIN
 
 
 def _explain(error: Unavailable) -> FailedPrecondition | Unavailable:

@@ -10,6 +10,7 @@ import fcntl
 import hashlib
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -22,6 +23,9 @@ from penstock.errors import FailedPrecondition, ResourceExhausted, Unavailable
 LOCK_FILE = Path(__file__).parent / "triton-requirements.txt"
 _FACTS = "penstock.json"
 _PYTHONS = ("3.11", "3.12")  # for which there is both numpy 1 and a stub of Triton's Python backend
+
+# Triton starts its Python backend by a shell, unquoted.
+_SAFE_PATH = re.compile(r"[\w/.,:+@=~-]+")
 
 # What is being done, and how much of all is done (0 to 1).
 Progress = Callable[[str, float], None]
@@ -90,6 +94,10 @@ def setup_environment(data_dir: Path, progress: Progress = lambda message, done:
     Raises Unavailable if a package cannot be fetched, FailedPrecondition if this machine lacks something,
     ResourceExhausted if the disk is full; nothing half-made is left.
     """
+    if not _SAFE_PATH.fullmatch(str(data_dir)):
+        raise FailedPrecondition(
+            f"Triton cannot be started from {data_dir}: set XDG_DATA_HOME to a folder without spaces or quotes"
+        )
     found = find_environment(data_dir)
     if found is None:
         build_once(environment_folder(data_dir), lambda draft: _build(draft, LOCK_FILE, progress))

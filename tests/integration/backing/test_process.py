@@ -108,7 +108,7 @@ def test_a_second_one_of_the_same_name_is_refused(home: Path) -> None:
 
 def test_children_of_a_dead_process_are_swept_before_the_next_start(home: Path) -> None:
     script = "setsid /bin/sleep 601 & exec /bin/sleep 600"
-    program = Program("family", ["/bin/sh", "-c", script], env={"PATH": "/usr/bin:/bin"})
+    program = Program("family", ["/bin/sh", "-c", script], env={"PATH": "/usr/bin:/bin"}, owns_children=True)
     first = ManagedProcess.start(home, program)
     _until(lambda: len(first.identity.family()) == 2)
     first.identity.signal(signal.SIGKILL)
@@ -122,9 +122,21 @@ def test_children_of_a_dead_process_are_swept_before_the_next_start(home: Path) 
     assert second.identity.family() == []
 
 
+def test_children_that_a_process_does_not_own_live_on(home: Path) -> None:
+    script = "setsid /bin/sleep 602 9>&- & echo $!; exec /bin/sleep 600"
+    program = Program("service", ["/bin/sh", "-c", script], env={"PATH": "/usr/bin:/bin"})
+    first = ManagedProcess.start(home, program)
+    _until(lambda: first.log_tail() != "")
+    child = int(first.log_tail().splitlines()[0])
+    first.stop()
+    assert Path(f"/proc/{child}/stat").read_text().rpartition(")")[2].split()[0] == "S"
+    os.kill(child, signal.SIGKILL)
+
+
 def test_one_that_ignores_sigterm_is_killed_after_the_grace_time(home: Path) -> None:
     script = "trap '' TERM; echo deaf; while :; do sleep 0.05; done"
-    process = ManagedProcess.start(home, Program("deaf", ["/bin/sh", "-c", script], env={"PATH": "/usr/bin:/bin"}))
+    program = Program("deaf", ["/bin/sh", "-c", script], env={"PATH": "/usr/bin:/bin"}, owns_children=True)
+    process = ManagedProcess.start(home, program)
     _until(lambda: process.log_tail() == "deaf")
     began = time.monotonic()
     process.stop(grace=0.3)
@@ -137,7 +149,7 @@ def test_its_environment_is_what_was_given(home: Path, monkeypatch: pytest.Monke
     monkeypatch.setenv("SECRET_OF_THE_PARENT", "x")
     process = ManagedProcess.start(home, Program("env", ["/usr/bin/env"], env={"A": "1"}))
     process.identity.wait(2)
-    assert {line.partition("=")[0] for line in process.log_tail().splitlines()} <= {"A", "PENSTOCK_PROCESS", "LC_CTYPE"}
+    assert {line.partition("=")[0] for line in process.log_tail().splitlines()} <= {"A", "LC_CTYPE"}
 
 
 def test_a_program_that_does_not_exist_is_a_clear_error(home: Path) -> None:

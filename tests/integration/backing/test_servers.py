@@ -32,8 +32,8 @@ DURABLE = WriteConcern("majority", j=True)
 
 @pytest.fixture
 async def own(home: Path) -> AsyncIterator[Stack]:
-    """A stack that this test may kill."""
-    stack = Stack(home)
+    """A stack that this test may kill, in a home with a trying path."""
+    stack = Stack(home / 'it\'s "home"')
     await stack.start(attached=True)
     yield stack
     await stack.stop(grace=2)

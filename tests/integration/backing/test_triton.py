@@ -13,7 +13,7 @@ from typing import Any
 import aiohttp
 import pytest
 
-from penstock.backing.process import port_free
+from penstock.backing.process import ManagedProcess, Program, port_free
 from penstock.backing.supervisor import Backoff, Supervisor
 from penstock.backing.triton import TritonInstance, sweep
 from penstock.backing.triton_environment import TritonEnvironment
@@ -34,6 +34,10 @@ TENSORS: dict[str, list[Any]] = {
 
 def _regions() -> list[str]:
     return [name for name in os.listdir("/dev/shm") if name.startswith("penstock-")]
+
+
+def _folders() -> set[str]:
+    return {name for name in os.listdir("/tmp") if name.startswith("python_env_")}
 
 
 def _instance(home: Path, environment: TritonEnvironment, model_dir: Path, name: str = "triton-1") -> TritonInstance:
@@ -73,6 +77,14 @@ async def test_tensors_of_every_type_come_back_as_they_went(home: Path, triton_e
     assert {output["name"]: output["data"] for output in answer["outputs"]} == {
         f"out_{name}": data for name, data in TENSORS.items()
     }
+
+
+async def test_a_home_may_have_any_path(home: Path, triton_environment: TritonEnvironment) -> None:
+    odd = home / "it's a home"
+    instance = _instance(odd, triton_environment, reciprocal_table(odd / "model"))
+    await instance.start(attached=True)
+    assert (await _lookup(instance, 1))[0] == 200
+    await instance.remove(grace=0)
 
 
 async def test_a_request_that_is_wrong_fails_alone(table: TritonInstance) -> None:
@@ -235,6 +247,23 @@ async def test_a_model_that_does_not_load_says_why_and_leaves_nothing(
     assert _regions() == before
 
 
-def test_a_sweep_without_a_prefix_of_ours_removes_nothing() -> None:
-    assert sweep("") == []
-    assert sweep("p") == []
+async def test_a_kill_leaves_no_temporary_folder_after_the_sweep(table: TritonInstance) -> None:
+    assert table.process is not None
+    before = _folders()
+    table.process.identity.signal(signal.SIGKILL)
+    await table.stop()
+    assert len(before - _folders()) == 1
+
+
+def test_a_sweep_takes_only_what_is_of_that_process(home: Path) -> None:
+    foreign = Path("/dev/shm") / f"foreign-{os.getpid()}"
+    old = Path("/tmp") / f"python_env_{os.getpid() % 10**6:06}"
+    foreign.touch()
+    old.mkdir()
+    os.utime(old, (1e9, 1e9))
+    sleeper = ManagedProcess.start(home, Program("sleeper", ["/bin/true"]))
+    sleeper.stop()
+    assert sweep(sleeper) == []
+    assert foreign.exists()
+    foreign.unlink()
+    old.rmdir()

@@ -10,7 +10,7 @@ import pytest
 
 from penstock.backing import triton_environment
 from penstock.backing.triton_environment import LOCK_FILE, build_once, environment_folder, find_environment
-from penstock.errors import ResourceExhausted, Unavailable
+from penstock.errors import FailedPrecondition, ResourceExhausted, Unavailable
 
 
 def test_what_fails_leaves_nothing_that_looks_finished(tmp_path: Path) -> None:
@@ -68,6 +68,12 @@ def test_a_package_with_another_digest_is_not_installed(tmp_path: Path, monkeypa
     assert seen[0] == ("Making an environment for Triton", 0.0)
     assert find_environment(tmp_path / "data") is None
     assert [path.suffix for path in (tmp_path / "data").iterdir()] == [".lock"]
+
+
+def test_a_folder_from_which_triton_cannot_start_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(FailedPrecondition, match="XDG_DATA_HOME"):
+        triton_environment.setup_environment(tmp_path / "my data")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_the_lock_pins_every_package_by_digest_and_names_no_registry() -> None:
