@@ -52,9 +52,12 @@ class MongoServer:
 
     def _program(self) -> Program:
         port = choose_port(self.home, NAME, self._port)
-        mongod = shutil.which("mongod")
+        data = self.home / NAME
+        # A home keeps the server that it began with: another one would start on empty data.
+        began_with_nx = (data / "nx-27017").exists() and not (data / "mongod").exists()
+        mongod = None if began_with_nx else shutil.which("mongod")
         server = "mongod" if mongod else "nx-27017"
-        data = self.home / NAME / server
+        data /= server
         data.mkdir(parents=True, exist_ok=True, mode=0o700)
         argv = _mongod(mongod, data, port) if mongod else _nx_27017(data, port)
         return Program(NAME, argv, facts={"port": port, "server": server})

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import aiohttp
 import nats
 import pymongo
+
+from penstock.backing.stack import Stack
 
 
 async def test_a_message_published_to_jetstream_is_stored(nats_url: str, nats_credentials: Path) -> None:
@@ -18,6 +21,13 @@ async def test_a_message_published_to_jetstream_is_stored(nats_url: str, nats_cr
         await stream.delete_stream("test-stack")
     finally:
         await client.close()
+
+
+async def test_jetstream_syncs_every_write(stack: Stack) -> None:
+    assert stack.nats.process is not None
+    url = f"http://127.0.0.1:{stack.nats.process.facts['monitor_port']}/jsz?config=true"
+    async with aiohttp.ClientSession() as session, session.get(url) as answer:
+        assert (await answer.json())["config"]["sync_always"] is True
 
 
 def test_two_databases_keep_collections_of_one_name_apart(mongodb_uri: str) -> None:
