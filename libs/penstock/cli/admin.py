@@ -203,7 +203,10 @@ def drop_dead_letter(session: Session, service: str, letter: str) -> None:
 def replay(session: Session, services: tuple[str, ...]) -> None:
     """Rebuild the projections (lineage) from the stored events; fires no pipeline."""
     from penstock.api.event.v1 import event_service_pb2 as pb
+    from penstock.api.lineage.v1 import lineage_service_pb2
 
+    if not services:
+        session.client.lineage.ResetGraph(lineage_service_pb2.ResetGraphRequest())
     total = 0
     for name in services or SERVICES:
         total += session.client.event_logs.ReplayEvents(pb.ReplayEventsRequest(service=name), timeout=600).events

@@ -27,7 +27,7 @@ def load_digits(seed: int) -> Digits:
     from sklearn.datasets import load_digits as bundled  # 1.4 s that only the demo should pay
 
     source = bundled()
-    records = [
+    records: list[dict[str, Any]] = [
         {"id": f"digit-{number:04d}", "pixels": [int(p) for p in pixels], "label": int(label)}
         for number, (pixels, label) in enumerate(zip(source.data, source.target, strict=True))
     ]

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from penstock.api.dataset.v1 import dataset_service_pb2 as dataset_pb
 from penstock.api.evaluation.v1 import evaluation_service_pb2 as evaluation_pb
 from penstock.api.lineage.v1 import lineage_service_pb2 as lineage_pb
 from penstock.api.pipeline.v1 import pipeline_service_pb2 as pipeline_pb
@@ -189,8 +190,6 @@ class Loop:
 
     def _correct(self) -> None:
         data = self.client.dataset(DATASET)
-        from penstock.api.dataset.v1 import dataset_service_pb2 as dataset_pb
-
         edits = [
             dataset_pb.RecordEdit(key=key, patch=to_struct({"label": label}))
             for key, label in self.digits.corrections.items()
@@ -209,15 +208,18 @@ class Loop:
             except Unavailable:
                 listed = pipeline_pb.ListPipelineRunsResponse()
             if listed.pipeline_runs:
-                request = pipeline_pb.WatchPipelineRunRequest(name=listed.pipeline_runs[0].name)
-                done: pipeline_pb.PipelineRun = wait(lambda: self.client.pipelines.WatchPipelineRun(request))
-                if done.state != pipeline_pb.PipelineRun.SUCCEEDED:
-                    raise PenstockError(f"The pipeline failed: {done.reason}")
-                return done
+                return self._follow_pipeline(listed.pipeline_runs[0].name)
             time.sleep(0.05)
         raise PenstockError(
             f"The pipeline did not react within {PATIENCE:g} s; see `penstock pipeline why {PIPELINE}`."
         )
+
+    def _follow_pipeline(self, name: str) -> pipeline_pb.PipelineRun:
+        request = pipeline_pb.WatchPipelineRunRequest(name=name)
+        done: pipeline_pb.PipelineRun = wait(lambda: self.client.pipelines.WatchPipelineRun(request))
+        if done.state != pipeline_pb.PipelineRun.SUCCEEDED:
+            raise PenstockError(f"The pipeline failed: {done.reason}")
+        return done
 
     def _read_pipeline(self, run: pipeline_pb.PipelineRun) -> None:
         steps = {step.id: step for step in run.steps}

@@ -473,8 +473,11 @@ class Change(google.protobuf.message.Message):
     AFTER_FIELD_NUMBER: builtins.int
     FIELDS_FIELD_NUMBER: builtins.int
     EDIT_FIELD_NUMBER: builtins.int
+    REVISION_FIELD_NUMBER: builtins.int
     key: builtins.str
     kind: Global___Change.Kind.ValueType
+    revision: builtins.int
+    """The version that the new revision came with; for a removed record, the one that removed it. 0 in a draft."""
     @property
     def before(self) -> google.protobuf.struct_pb2.Struct: ...
     @property
@@ -494,10 +497,11 @@ class Change(google.protobuf.message.Message):
         after: google.protobuf.struct_pb2.Struct | None = ...,
         fields: collections.abc.Iterable[builtins.str] | None = ...,
         edit: Global___Edit | None = ...,
+        revision: builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: typing_extensions.TypeAlias = typing.Literal["after", b"after", "before", b"before", "edit", b"edit"]
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["after", b"after", "before", b"before", "edit", b"edit", "fields", b"fields", "key", b"key", "kind", b"kind"]
+    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["after", b"after", "before", b"before", "edit", b"edit", "fields", b"fields", "key", b"key", "kind", b"kind", "revision", b"revision"]
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
 
 Global___Change: typing_extensions.TypeAlias = Change

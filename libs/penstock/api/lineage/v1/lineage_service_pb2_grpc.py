@@ -45,6 +45,11 @@ class LineageServiceStub:
                 request_serializer=penstock_dot_api_dot_lineage_dot_v1_dot_lineage__service__pb2.ListTracedRecordsRequest.SerializeToString,
                 response_deserializer=penstock_dot_api_dot_lineage_dot_v1_dot_lineage__service__pb2.ListTracedRecordsResponse.FromString,
                 _registered_method=True)
+        self.ResetGraph = channel.unary_unary(
+                '/penstock.api.lineage.v1.LineageService/ResetGraph',
+                request_serializer=penstock_dot_api_dot_lineage_dot_v1_dot_lineage__service__pb2.ResetGraphRequest.SerializeToString,
+                response_deserializer=penstock_dot_api_dot_lineage_dot_v1_dot_lineage__service__pb2.ResetGraphResponse.FromString,
+                _registered_method=True)
         self.Impact = channel.unary_unary(
                 '/penstock.api.lineage.v1.LineageService/Impact',
                 request_serializer=penstock_dot_api_dot_lineage_dot_v1_dot_lineage__service__pb2.ImpactRequest.SerializeToString,
@@ -70,6 +75,13 @@ class LineageServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ResetGraph(self, request, context):
+        """Forget the graph, so that a replay of the stored events builds it anew.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def Impact(self, request, context):
         """All that a resource led to, such as a record's versions, runs, models and endpoints.
         """
@@ -89,6 +101,11 @@ def add_LineageServiceServicer_to_server(servicer, server):
                     servicer.ListTracedRecords,
                     request_deserializer=penstock_dot_api_dot_lineage_dot_v1_dot_lineage__service__pb2.ListTracedRecordsRequest.FromString,
                     response_serializer=penstock_dot_api_dot_lineage_dot_v1_dot_lineage__service__pb2.ListTracedRecordsResponse.SerializeToString,
+            ),
+            'ResetGraph': grpc.unary_unary_rpc_method_handler(
+                    servicer.ResetGraph,
+                    request_deserializer=penstock_dot_api_dot_lineage_dot_v1_dot_lineage__service__pb2.ResetGraphRequest.FromString,
+                    response_serializer=penstock_dot_api_dot_lineage_dot_v1_dot_lineage__service__pb2.ResetGraphResponse.SerializeToString,
             ),
             'Impact': grpc.unary_unary_rpc_method_handler(
                     servicer.Impact,
@@ -151,6 +168,33 @@ class LineageService:
             '/penstock.api.lineage.v1.LineageService/ListTracedRecords',
             penstock_dot_api_dot_lineage_dot_v1_dot_lineage__service__pb2.ListTracedRecordsRequest.SerializeToString,
             penstock_dot_api_dot_lineage_dot_v1_dot_lineage__service__pb2.ListTracedRecordsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ResetGraph(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/penstock.api.lineage.v1.LineageService/ResetGraph',
+            penstock_dot_api_dot_lineage_dot_v1_dot_lineage__service__pb2.ResetGraphRequest.SerializeToString,
+            penstock_dot_api_dot_lineage_dot_v1_dot_lineage__service__pb2.ResetGraphResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -31,6 +31,8 @@ class LineageServiceStub:
     """All that a resource came from, such as a prediction's revision, model version, run, code and dataset version."""
     ListTracedRecords: grpc.UnaryUnaryMultiCallable[penstock.api.lineage.v1.lineage_service_pb2.ListTracedRecordsRequest, penstock.api.lineage.v1.lineage_service_pb2.ListTracedRecordsResponse]
     """The records behind a traced resource with their revision and editor, by key."""
+    ResetGraph: grpc.UnaryUnaryMultiCallable[penstock.api.lineage.v1.lineage_service_pb2.ResetGraphRequest, penstock.api.lineage.v1.lineage_service_pb2.ResetGraphResponse]
+    """Forget the graph, so that a replay of the stored events builds it anew."""
     Impact: grpc.UnaryUnaryMultiCallable[penstock.api.lineage.v1.lineage_service_pb2.ImpactRequest, penstock.api.lineage.v1.lineage_service_pb2.ImpactResponse]
     """All that a resource led to, such as a record's versions, runs, models and endpoints."""
 
@@ -43,6 +45,8 @@ class LineageServiceAsyncStub(LineageServiceStub):
     """All that a resource came from, such as a prediction's revision, model version, run, code and dataset version."""
     ListTracedRecords: grpc.aio.UnaryUnaryMultiCallable[penstock.api.lineage.v1.lineage_service_pb2.ListTracedRecordsRequest, penstock.api.lineage.v1.lineage_service_pb2.ListTracedRecordsResponse]  # type: ignore[assignment]
     """The records behind a traced resource with their revision and editor, by key."""
+    ResetGraph: grpc.aio.UnaryUnaryMultiCallable[penstock.api.lineage.v1.lineage_service_pb2.ResetGraphRequest, penstock.api.lineage.v1.lineage_service_pb2.ResetGraphResponse]  # type: ignore[assignment]
+    """Forget the graph, so that a replay of the stored events builds it anew."""
     Impact: grpc.aio.UnaryUnaryMultiCallable[penstock.api.lineage.v1.lineage_service_pb2.ImpactRequest, penstock.api.lineage.v1.lineage_service_pb2.ImpactResponse]  # type: ignore[assignment]
     """All that a resource led to, such as a record's versions, runs, models and endpoints."""
 
@@ -64,6 +68,14 @@ class LineageServiceServicer(metaclass=abc.ABCMeta):
         context: _ServicerContext,
     ) -> typing.Union[penstock.api.lineage.v1.lineage_service_pb2.ListTracedRecordsResponse, collections.abc.Awaitable[penstock.api.lineage.v1.lineage_service_pb2.ListTracedRecordsResponse]]:
         """The records behind a traced resource with their revision and editor, by key."""
+
+    @abc.abstractmethod
+    def ResetGraph(
+        self,
+        request: penstock.api.lineage.v1.lineage_service_pb2.ResetGraphRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[penstock.api.lineage.v1.lineage_service_pb2.ResetGraphResponse, collections.abc.Awaitable[penstock.api.lineage.v1.lineage_service_pb2.ResetGraphResponse]]:
+        """Forget the graph, so that a replay of the stored events builds it anew."""
 
     @abc.abstractmethod
     def Impact(
