@@ -90,7 +90,7 @@ async def test_writes_are_audited_done_or_refused_and_reads_are_not(platform: Pl
     await platform.stub(platform.token(token_id="t1")).CreateEcho(CREATE)
     with pytest.raises(PermissionDenied):
         await platform.stub(platform.token("viewer", subject="bob")).CreateEcho(CREATE)
-    await asyncio.sleep(0.05)
+    await echo_service.eventually(lambda: len(platform.audited) == 2)
     assert [(a.caller.subject, a.method, a.resource, a.outcome) for a in platform.audited] == [
         ("ann", f"{SERVICE}.CreateEcho", "projects/vision", "OK"),
         ("bob", f"{SERVICE}.CreateEcho", "projects/vision", "PERMISSION_DENIED"),

@@ -116,7 +116,7 @@ async def test_a_client_that_leaves_a_full_stream_is_no_error(platform: Platform
     with structlog.testing.capture_logs() as logs:
         async for _ in platform.stub().WatchEcho(GET):
             break
-        await asyncio.sleep(0.3)
+        await echo_service.eventually(lambda: len(logs) > 0)
     assert [(entry["event"], entry.get("code")) for entry in logs] == [("call", "CANCELLED")]
 
 
