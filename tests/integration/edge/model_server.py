@@ -1,6 +1,7 @@
 """A model server small enough to see through: KServe v2 by HTTP and gRPC; it answers who it is and what it was sent.
 
-Run as a process of its own, so that a test can kill it. A query or tensor named `sleep` makes it slow.
+Run as a process of its own, so that a test can kill it; it prints its ports (0: any) when it is ready.
+A query or parameter named `sleep` makes it slow.
 """
 
 from __future__ import annotations
@@ -73,12 +74,13 @@ async def serve(http_port: int, grpc_port: int, model: Model) -> None:
     app.router.add_route("*", "/{tail:.*}", model.any)
     runner = web.AppRunner(app, access_log=None)
     await runner.setup()
-    await web.TCPSite(runner, "127.0.0.1", http_port).start()
+    site = web.TCPSite(runner, "127.0.0.1", http_port)
+    await site.start()
     server = grpc.aio.server(options=[("grpc.so_reuseport", 0), ("grpc.max_receive_message_length", -1)])
     service_pb2_grpc.add_GRPCInferenceServiceServicer_to_server(model, server)
-    server.add_insecure_port(f"127.0.0.1:{grpc_port}")
+    grpc_port = server.add_insecure_port(f"127.0.0.1:{grpc_port}")
     await server.start()
-    print("ready", flush=True)
+    print(runner.addresses[0][1], grpc_port, flush=True)
     await server.wait_for_termination()
 
 

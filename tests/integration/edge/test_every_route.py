@@ -50,9 +50,7 @@ async def real_api(platform: Platform) -> None:
     """The real descriptors, every service at the address of a server that implements none."""
     services = {route.rpc.split(".")[2] for route in ROUTES}
     address = f"127.0.0.1:{platform.api.port}"
-    platform.write_base(
-        services=dict.fromkeys(services, address), descriptor_set=API, reflection="project", port=platform.port
-    )
+    platform.write_base(services=dict.fromkeys(services, address), descriptor_set=API, reflection="project")
     platform.stop()
     await platform.start()
     assert await platform.edge.admin.refused() == {}
