@@ -17,6 +17,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from penstock.errors import InvalidArgument
+from penstock.jobs.locks import held
 from penstock.jobs.spec import AttemptRef, JobSpec, Report
 from penstock.objects import ObjectStore, safe_join
 from penstock.runner.processes import Identity, identity_of
@@ -120,19 +121,7 @@ class Attempt:
 
     def held(self) -> bool:
         """Whether a living shim holds the lock."""
-        try:
-            descriptor = os.open(self.folder / "lock", os.O_RDONLY)
-        except FileNotFoundError:
-            return False
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
-            # Explicitly: closing would not free it if another thread has just forked.
-            fcntl.flock(descriptor, fcntl.LOCK_UN)
-        except BlockingIOError:
-            return True
-        finally:
-            os.close(descriptor)
-        return False
+        return held(self.folder / "lock")
 
     def record_start(self) -> bool:
         """Write the start record with this process's identity; False if there is one."""

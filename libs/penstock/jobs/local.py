@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 
 from penstock.errors import FailedPrecondition, Unavailable
@@ -21,6 +23,8 @@ from penstock.objects.durable import make_folder
 from penstock.runner import processes
 from penstock.runtime.settings import inherited
 
+SHIM = "penstock.jobs.shim"
+SHUTDOWN_SECONDS = 10.0
 # What a shim may know of the service's environment: nothing that could be a secret.
 _PASSED_ON = ("PATH", "LANG", "LC_ALL", "TZ", "HOME", "TMPDIR", "VIRTUAL_ENV", "LD_LIBRARY_PATH")
 
@@ -28,20 +32,21 @@ _PASSED_ON = ("PATH", "LANG", "LC_ALL", "TZ", "HOME", "TMPDIR", "VIRTUAL_ENV", "
 class LocalExecutor:
     """Runs each attempt under a detached shim (see `shim`), built-in algorithms in warm ones where that is possible.
 
-    `root` is its folder on a local disk. `preload` is what warm interpreters import ("" for no warm starts); they leave
-    after `idle` seconds without work.
+    `root` is its folder on a local disk. Executors with one parent folder share the process for warm starts: `preload`
+    is what it imports ("" for no warm starts), and it leaves after `idle` seconds without work.
     """
 
     def __init__(
         self, root: Path, objects_url: str, *, preload: str = warm.PRELOAD, idle: float = warm.IDLE_SECONDS
     ) -> None:
-        self._root = root
+        self._root = Path(os.path.realpath(root))
         self._objects_url = objects_url
         self._objects = ObjectStore.open(objects_url)
         self._preload = preload
         self._idle = idle
         self._children: list[subprocess.Popen[bytes]] = []
         self._lock = threading.Lock()
+        self._children_lock = threading.Lock()
 
     async def prepare(self) -> None:
         """Start the process for warm starts, without waiting for it."""
@@ -49,8 +54,11 @@ class LocalExecutor:
             await asyncio.to_thread(self._start_warm)
 
     async def start(self, spec: JobSpec) -> None:
-        """Start an attempt unless it has been already. Raises Unavailable if no process can be made now."""
-        await asyncio.to_thread(self._start, spec)
+        """Start an attempt unless it has been already. Raises Unavailable if that cannot be done now."""
+        try:
+            await asyncio.to_thread(self._start, spec)
+        except OSError as error:
+            raise Unavailable(f"No job can be started below {self._root} now: {error}. Try again later.") from error
 
     async def observe(self, ref: AttemptRef) -> Observation:
         """What has become of an attempt."""
@@ -98,7 +106,7 @@ class LocalExecutor:
                 self._start_warm()
             log = os.open(attempt.folder / "shim.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
             try:
-                self._spawn("penstock.jobs.shim", [str(attempt.folder)], log)
+                self._spawn(SHIM, [str(attempt.folder)], log)
             finally:
                 os.close(log)
 
@@ -120,7 +128,7 @@ class LocalExecutor:
         shim = attempt.identity("start.json")
         killed = 0
         if shim is not None and processes.alive(shim):
-            killed += processes.send(shim, 9)
+            killed += processes.send(shim, signal.SIGKILL)
         return killed + processes.end_family(attempt.identity("command.json"), attempt.marker)
 
     def _read_log(self, ref: AttemptRef, offset: int, limit: int) -> LogChunk:
@@ -141,19 +149,27 @@ class LocalExecutor:
 
     def _shutdown(self) -> None:
         warm.ask(self._warm, warm.STOP)
-        for record in self._root.glob("*/*/start.json"):
-            attempt = Attempt(record.parent)
-            if attempt.held():
+        # Shims that have not come as far as the lock, then those that hold one.
+        for process in processes.with_arguments(SHIM, f"{self._root}/"):
+            processes.send(process, signal.SIGKILL)
+        deadline = time.monotonic() + SHUTDOWN_SECONDS
+        attempts = [Attempt(job.parent) for job in self._root.glob("*/*/job.json")]
+        while (held := [attempt for attempt in attempts if attempt.held()]) and time.monotonic() < deadline:
+            for attempt in held:
                 self._kill_rest(attempt)
+            time.sleep(0.01)
+        for attempt in attempts:
+            self._kill_rest(attempt)
         self._reap()
 
     @property
     def _warm(self) -> Path:
-        # No job can have this id: it would begin with a letter.
-        return self._root / "_warm"
+        return self._root.parent / "_warm"
 
     def _start_warm(self) -> None:
         self._warm.mkdir(parents=True, exist_ok=True)
+        if warm.running(self._warm):
+            return
         log = os.open(self._warm / "log", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
         try:
             self._spawn("penstock.jobs.warm", [str(self._warm), self._preload, str(self._idle)], log)
@@ -163,15 +179,14 @@ class LocalExecutor:
     def _spawn(self, module: str, arguments: list[str], log: int) -> None:
         """Start a module of ours as a process of its own: a session, no descriptors, nothing of our environment."""
         environment = inherited(_PASSED_ON)
-        try:
-            process = subprocess.Popen(
-                [sys.executable, "-P", "-m", module, *arguments],
-                cwd="/", env=environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True,
-            )  # fmt: skip
-        except OSError as error:
-            raise Unavailable(f"No process can be started for a job now: {error}. Try again later.") from error
-        self._children.append(process)
+        process = subprocess.Popen(
+            [sys.executable, "-P", "-m", module, *arguments],
+            cwd="/", env=environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True,
+        )  # fmt: skip
+        with self._children_lock:
+            self._children.append(process)
 
     def _reap(self) -> None:
         # Shims are our children only until we restart; until then, the ended ones must not stay as zombies.
-        self._children = [child for child in self._children if child.poll() is None]
+        with self._children_lock:
+            self._children = [child for child in self._children if child.poll() is None]

@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from penstock.jobs import shim
+from penstock.jobs.locks import held
 from penstock.runner import isolation
 from penstock.runner.environment import packages
 
@@ -53,6 +54,11 @@ def ask(folder: Path, message: bytes) -> bool:
         os.close(home)
 
 
+def running(folder: Path) -> bool:
+    """Whether a warm process is at home in `folder`, ready or not yet."""
+    return held(folder / "lock")
+
+
 class Warm:
     """The process itself."""
 
@@ -68,6 +74,7 @@ class Warm:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
+            os.close(lock)
             return
         _load(preload)
         os.chdir(self._folder)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import threading
 from pathlib import Path
 
 TAIL_BYTES = 32768
@@ -19,6 +21,8 @@ class Log:
         self._size = os.fstat(self._file).st_size
         self._tail = bytearray()
         self._full = False
+        # A thread that reports metrics may have a last word while the file is being closed.
+        self._lock = threading.Lock()
 
     def write(self, data: bytes) -> None:
         """Append what the command printed; beyond the limit it is dropped, after one note that says so."""
@@ -41,17 +45,17 @@ class Log:
 
     def close(self) -> None:
         """Close the file; it stays."""
-        os.close(self._file)
+        with self._lock:
+            os.close(self._file)
+            self._file = -1
 
     def _append(self, data: bytes) -> None:
         # A full disk must not end the command that prints: the log then lacks something, the result does not.
-        try:
-            while data:
+        with self._lock, contextlib.suppress(OSError):
+            while data and self._file >= 0:
                 written = os.write(self._file, data)
                 self._size += written
                 data = data[written:]
-        except OSError:
-            self._full = True
 
 
 def _note(text: str) -> bytes:

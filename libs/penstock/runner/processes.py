@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import functools
+import itertools
 import os
 import signal
 import time
@@ -97,6 +98,19 @@ def family(leader: Identity | None, marker: str, ancestor: int = 0) -> list[Iden
     found |= _below({*found, ancestor} - {0}, stats)
     found -= {ancestor, os.getpid()}
     return [Identity(pid, stats[pid].start_time, boot_id()) for pid in found]
+
+
+def with_arguments(first: str, second: str) -> list[Identity]:
+    """The living processes with an argument `first` followed by one that begins with `second`."""
+    found = []
+    for stat in _all():
+        try:
+            words = Path(f"/proc/{stat.pid}/cmdline").read_bytes().decode("utf-8", "replace").split("\0")
+        except OSError:
+            continue
+        if any(a == first and b.startswith(second) for a, b in itertools.pairwise(words)):
+            found.append(Identity(stat.pid, stat.start_time, boot_id()))
+    return found
 
 
 def end_family(leader: Identity | None, marker: str, ancestor: int = 0, seconds: float = 10.0) -> int:

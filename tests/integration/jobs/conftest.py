@@ -36,6 +36,10 @@ class Bench:
         return self.home / "jobs"
 
     @property
+    def warm(self) -> Path:
+        return self.home / "_warm"
+
+    @property
     def objects(self) -> ObjectStore:
         return ObjectStore(self.home / "objects")
 

@@ -278,6 +278,17 @@ async def test_shutdown_ends_everything(bench: Bench) -> None:
         assert bench.family(spec) == []
 
 
+async def test_shutdown_ends_shims_that_have_just_been_started(bench: Bench) -> None:
+    specs = [bench.shell("echo ran; sleep 60", job=f"j{n}") for n in range(3)]
+    for spec in specs:
+        await bench.executor.start(spec)
+    await bench.executor.shutdown()
+    assert processes.with_arguments("penstock.jobs.shim", str(bench.root)) == []
+    for spec in specs:
+        assert (await bench.executor.observe(spec.ref)).phase in (Phase.NEVER_STARTED, Phase.LOST)
+        assert bench.family(spec) == []
+
+
 # Negative controls: the mechanism is patched out in a fork of this process, and the invariant breaks.
 
 

@@ -49,13 +49,13 @@ def pretend(name: str) -> int:
 async def owner(bench: Bench, forked: Forked) -> AsyncIterator[int]:
     """The pid of a warm process that knows the algorithm above; `bench.executor` uses it."""
     bench.executor = bench.again(preload="json")
-    (bench.root / "_warm").mkdir(parents=True)
+    bench.warm.mkdir(parents=True)
 
     def serve() -> None:
         import numpy  # noqa: F401 - so that it is there to be shared
 
         put_in_place_of(algorithms, "run", pretend)
-        warm.Warm(bench.root / "_warm", 60.0).serve("json")
+        warm.Warm(bench.warm, 60.0).serve("json")
 
     pid = forked(serve)
     await ready(bench)
@@ -64,7 +64,7 @@ async def owner(bench: Bench, forked: Forked) -> AsyncIterator[int]:
 
 async def ready(bench: Bench) -> None:
     deadline = time.monotonic() + 20
-    while not (bench.root / "_warm" / "socket").exists():
+    while not (bench.warm / "socket").exists():
         assert time.monotonic() < deadline
         await asyncio.sleep(0.01)
 
@@ -154,10 +154,10 @@ async def test_when_the_warm_process_is_killed_its_jobs_go_on_and_new_ones_start
 async def test_a_killed_warm_process_is_replaced(bench: Bench, owner: int) -> None:
     os.kill(owner, signal.SIGKILL)
     wait(owner)
-    assert not warm.ask(bench.root / "_warm", b"/nowhere")
+    assert not warm.ask(bench.warm, b"/nowhere")
     await bench.executor.prepare()
     deadline = time.monotonic() + 20
-    while not warm.ask(bench.root / "_warm", b"/nowhere"):
+    while not warm.ask(bench.warm, b"/nowhere"):
         assert time.monotonic() < deadline
         await asyncio.sleep(0.02)
     spec = bench.spec(code=Algorithm("no-such-algorithm"))
@@ -166,7 +166,7 @@ async def test_a_killed_warm_process_is_replaced(bench: Bench, owner: int) -> No
 
 
 async def test_two_warm_processes_do_not_share_a_folder(bench: Bench, owner: int, forked: Forked) -> None:
-    second = forked(lambda: warm.Warm(bench.root / "_warm", 60.0).serve("json"))
+    second = forked(lambda: warm.Warm(bench.warm, 60.0).serve("json"))
     assert wait(second) == 0
     assert (await bench.result(bench.spec(code=Algorithm("good")))).state is JobState.SUCCEEDED
 
@@ -174,17 +174,17 @@ async def test_two_warm_processes_do_not_share_a_folder(bench: Bench, owner: int
 async def test_it_leaves_when_told(bench: Bench, owner: int) -> None:
     await bench.executor.shutdown()
     assert wait(owner) == 0
-    assert not (bench.root / "_warm" / "socket").exists()
+    assert not (bench.warm / "socket").exists()
 
 
 async def test_it_leaves_when_its_home_is_gone(bench: Bench, owner: int) -> None:
-    shutil.rmtree(bench.root)
+    shutil.rmtree(bench.warm)
     assert await asyncio.to_thread(wait, owner) == 0
 
 
 async def test_it_leaves_when_idle(bench: Bench, forked: Forked) -> None:
-    (bench.root / "_warm").mkdir(parents=True)
-    assert await asyncio.to_thread(wait, forked(lambda: warm.Warm(bench.root / "_warm", 0.2).serve(""))) == 0
+    bench.warm.mkdir(parents=True)
+    assert await asyncio.to_thread(wait, forked(lambda: warm.Warm(bench.warm, 0.2).serve(""))) == 0
 
 
 async def test_a_very_long_home_is_no_hindrance(tmp_path: Path, forked: Forked) -> None:
