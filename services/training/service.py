@@ -65,7 +65,7 @@ def assemble(
 def build(context: Context) -> Service:
     """Build the service. Jobs are processes of this machine, in a folder of the home directory."""
     database, settings = context.database(), context.settings
-    executor = LocalExecutor(context.home / "jobs" / "training", settings.objects_url)
+    executor = LocalExecutor(context.home / "jobs", settings.objects_url)
     training = assemble(
         database,
         context.objects,

@@ -104,8 +104,7 @@ class Embedded:
         progress("stopping the services")
         await self._stop(PROCESS, grace=15)
         progress("stopping jobs and model servers")
-        for root in sorted((self.home / "jobs").glob("*")):
-            await LocalExecutor(root, (self.home / "objects").as_uri()).shutdown()
+        await LocalExecutor(self.home / "jobs", (self.home / "objects").as_uri()).shutdown()
         tritons = [path.stem for path in (self.home / "run").glob("triton-*.json")]
         await asyncio.gather(*(self._stop_triton(name) for name in tritons))
         progress("stopping the edge, NATS and the database")

@@ -1,0 +1,50 @@
+"""The evaluations in the database."""
+
+from __future__ import annotations
+
+from penstock.store import Aggregates, Database, Page, Stored
+from services.evaluation.model import Evaluation, State
+
+
+def subject(model_version: str, dataset_version: str) -> str:
+    """What is evaluated on what, as one value."""
+    return f"{model_version} on {dataset_version}"
+
+
+class Repository:
+    """All collections of this service."""
+
+    def __init__(self, database: Database) -> None:
+        self.evaluations = Aggregates(
+            database,
+            "evaluations",
+            Evaluation,
+            indexes={
+                "project": lambda e: e.project,
+                "model_version": lambda e: e.model_version,
+                # Only evaluations under way and successful ones are looked for by these.
+                "active": lambda e: None if e.state.final else e.create_time,
+                "succeeded": lambda e: (
+                    subject(e.model_version, e.dataset_version) if e.state is State.SUCCEEDED else None
+                ),
+                "create_time": lambda e: e.create_time,
+            },
+        )
+
+    async def prepare(self) -> None:
+        """Make the indexes."""
+        await self.evaluations.prepare()
+
+    async def unfinished(self) -> list[Stored[Evaluation]]:
+        """Evaluations under way, oldest first."""
+        return list(await self.evaluations.find(order_by="active"))
+
+    async def done(self, model_version: str, dataset_version: str) -> Stored[Evaluation] | None:
+        """A successful evaluation of that model on that data, if there is one."""
+        page = await self.evaluations.find(eq={"succeeded": subject(model_version, dataset_version)}, limit=1)
+        return next(iter(page), None)
+
+    async def page(self, project: str, model_version: str, limit: int, after: str | None) -> Page[Stored[Evaluation]]:
+        """Evaluations of a project, newest first; of one model version if given."""
+        which = {"model_version": model_version} if model_version else {"project": project}
+        return await self.evaluations.find(eq=which, order_by="create_time", descending=True, limit=limit, after=after)
