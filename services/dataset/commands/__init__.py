@@ -1,0 +1,1 @@
+"""Use cases of the dataset service, a file each."""

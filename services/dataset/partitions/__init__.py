@@ -1,0 +1,1 @@
+"""The Parquet partitions of a version: what scans read instead of the database."""

@@ -1,0 +1,1 @@
+"""Reads: by key and by change from the database, by content from the partitions."""

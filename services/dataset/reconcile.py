@@ -1,0 +1,66 @@
+"""Work that is found in the database and done until nothing is left of it, whoever began it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
+
+import structlog
+
+log = structlog.get_logger(__name__)
+
+SWEEP_SECONDS = 1.0
+RETRY_SECONDS = 2.0
+
+
+class Reconciler:
+    """Visits what `find` names: one visit of a name at a time, at most `parallel` in all.
+
+    `wake` makes it look at once; it looks every second anyway. A visit that fails is logged and repeated.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        find: Callable[[], Awaitable[Sequence[str]]],
+        visit: Callable[[str], Awaitable[None]],
+        *,
+        parallel: int = 4,
+    ) -> None:
+        self._name = name
+        self._find = find
+        self._visit = visit
+        self._parallel = asyncio.Semaphore(parallel)
+        self._woken = asyncio.Event()
+        self._running: dict[str, asyncio.Task[None]] = {}
+
+    def wake(self) -> None:
+        """Look for work now."""
+        self._woken.set()
+
+    async def run(self) -> None:
+        """Look and work for ever."""
+        try:
+            while True:
+                self._woken.clear()
+                for key in await self._find():
+                    if key not in self._running:
+                        self._running[key] = asyncio.create_task(self._work(key))
+                with suppress(TimeoutError):
+                    await asyncio.wait_for(self._woken.wait(), SWEEP_SECONDS)
+        finally:
+            for task in self._running.values():
+                task.cancel()
+            await asyncio.gather(*self._running.values(), return_exceptions=True)
+
+    async def _work(self, key: str) -> None:
+        try:
+            async with self._parallel:
+                await self._visit(key)
+        except Exception as error:  # the others' work goes on, and this is found again
+            log.error("reconciling failed", reconciler=self._name, key=key, exc_info=error)
+            await asyncio.sleep(RETRY_SECONDS)
+        finally:
+            del self._running[key]
+            self.wake()
