@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import AsyncIterator, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -93,7 +94,9 @@ class Repository:
         """The collection of a dataset's revisions; its indexes are made when the dataset is."""
         if dataset not in self._revisions:
             name = names.parse(dataset, kind="dataset")
-            collection = f"revisions_{name.project}_{name.id}"
+            # A stand-in for MongoDB takes letters, digits and '_' only; the digest keeps `a-b` and `a_b` apart.
+            digest = hashlib.sha256(str(name).encode()).hexdigest()[:12]
+            collection = f"revisions_{name.project}_{name.id}_{digest}".replace("-", "_")
             self._revisions[dataset] = Rows(self._database, collection, indexes=("key", "from", "to"))
         return self._revisions[dataset]
 

@@ -91,7 +91,16 @@ def to_dict(message: Message) -> dict[str, Any]:
     from google.protobuf import json_format
 
     document: dict[str, Any] = json_format.MessageToDict(message, always_print_fields_with_no_presence=True)
-    return document
+    return {key: _whole(value) for key, value in document.items()}
+
+
+def _whole(value: Any) -> Any:
+    """A Struct knows doubles only: whole numbers of records and parameters are shown as they were written."""
+    if isinstance(value, float) and value.is_integer() and abs(value) <= 2**53:
+        return int(value)
+    if isinstance(value, dict):
+        return {key: _whole(item) for key, item in value.items()}
+    return [_whole(item) for item in value] if isinstance(value, list) else value
 
 
 def table(headings: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
