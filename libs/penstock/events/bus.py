@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Mapping
+from collections.abc import Coroutine, Mapping
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from nats.aio.client import Client
 from nats.errors import Error as NatsError
@@ -21,6 +21,7 @@ from penstock.events.envelope import Event, encode
 
 log = logging.getLogger(__name__)
 
+T = TypeVar("T")
 MESSAGE_ID = "Nats-Msg-Id"
 # A repeated publish of the same id within this time is dropped by the server; later ones are, by the consumers.
 DUPLICATE_WINDOW = timedelta(minutes=10)
@@ -30,6 +31,14 @@ PUBLISH_TIMEOUT = 5.0  # seconds until the outcome of a publish counts as unknow
 async def publish(context: JetStreamContext, subject: str, body: bytes, headers: Mapping[str, str]) -> None:
     """Publish and wait until the stream has it. Every publish passes here, so that tests can fail the k-th one."""
     await context.publish(subject, body, timeout=PUBLISH_TIMEOUT, headers=dict(headers))
+
+
+async def cancellable(operation: Coroutine[Any, Any, T]) -> T:
+    """Await a request of nats-py, which may swallow a cancellation (`wait_for` of Python 3.11 does)."""
+    task = asyncio.create_task(operation)
+    # If it is abandoned, nobody asks for its error.
+    task.add_done_callback(lambda done: done.cancelled() or done.exception())
+    return await asyncio.shield(task)
 
 
 class Bus:
@@ -85,7 +94,7 @@ class Bus:
     async def close(self) -> None:
         """Send what is buffered, then disconnect."""
         try:
-            await asyncio.wait_for(self.client.flush(timeout=2), 2)
+            await self.client.flush(timeout=2)
         except (NatsError, TimeoutError):
             log.debug("NATS did not take the last messages")
         await self.client.close()
@@ -98,9 +107,21 @@ class Bus:
     async def send(self, subject: str, body: bytes, headers: Mapping[str, str]) -> None:
         """Publish to a stream; raises Unavailable if the outcome is not known to be good: send it again, same id."""
         try:
-            await publish(self.context, subject, body, headers)
+            await cancellable(publish(self.context, subject, body, headers))
         except (NatsError, TimeoutError, OSError) as error:
             raise Unavailable(f"NATS did not take a message: {error or type(error).__name__}.") from error
+
+    async def make_consumer(self, stream: str, config: api.ConsumerConfig) -> None:
+        """Make a consumer of a stream, or bring it to this configuration. Raises what nats-py raises."""
+        await cancellable(self.context.add_consumer(stream, config))
+
+    async def delete_consumer(self, stream: str, name: str) -> None:
+        """Delete a consumer of a stream. Raises what nats-py raises."""
+        await cancellable(self.context.delete_consumer(stream, name))
+
+    async def last_sequence(self, stream: str) -> int:
+        """The sequence of a stream's last message. Raises what nats-py raises."""
+        return (await cancellable(self.context.stream_info(stream))).state.last_seq
 
     async def _make_streams(self, max_age: timedelta, replicas: int) -> None:
         day = timedelta(days=1)

@@ -14,7 +14,7 @@ from nats.js import api
 from penstock.errors import InvalidArgument
 from penstock.events import subjects
 from penstock.events.bus import Bus
-from penstock.events.cursors import Cursor, Cursors
+from penstock.events.cursors import Cursors
 from penstock.events.dead_letters import DeadLetters, LetterState, Raw
 from penstock.events.envelope import Event, decode
 from penstock.events.lane import Delivery, FetchHistory, Handler, Lane, Work
@@ -23,7 +23,7 @@ from penstock.store import Database, now
 
 log = logging.getLogger(__name__)
 
-ACK_WAIT = 30.0  # seconds; a message in work is announced more often
+ACK_WAIT = 5.0  # seconds until what a dead process had comes again; a message in work is announced more often
 MAX_HELD = 1_000  # messages in work, or waiting for their turn
 REFUSAL_DELAY = 0.5  # seconds until a message that is ahead comes again
 _DECISIONS = 3.0  # seconds between looks at the dead letters
@@ -52,6 +52,7 @@ class Consumer:
         fetch_history: FetchHistory | None = None,
         patience: float = 2.0,
         retry_delays: Sequence[float] = (0.1, 0.5, 2.0, 5.0),
+        ack_wait: float = ACK_WAIT,
     ) -> None:
         self.name = name
         self.dead_letters = DeadLetters(database)
@@ -62,6 +63,7 @@ class Consumer:
         self._fetch_history = fetch_history
         self._patience = patience
         self._retry_delays = tuple(retry_delays)
+        self._ack_wait = ack_wait
         self._cursors = Cursors(database, name)
         self._lanes: dict[str, Lane] = {}
         self._tasks: set[asyncio.Task[None]] = set()
@@ -104,6 +106,7 @@ class Consumer:
             created if self._effects else None,
             self._fetch_history,
             self._patience,
+            3 * self._ack_wait,
             self._retry_delays,
             self._settle,
             self._refuse,
@@ -117,7 +120,7 @@ class Consumer:
             deliver_policy=start,
             opt_start_time=created if self._effects else None,
             ack_policy=api.AckPolicy.EXPLICIT,
-            ack_wait=ACK_WAIT,
+            ack_wait=self._ack_wait,
             max_deliver=-1,
             max_ack_pending=2 * MAX_HELD,
         )
@@ -127,7 +130,7 @@ class Consumer:
             durable_name=self.name,
             filter_subject=subjects.replay_filter(self.name),
             ack_policy=api.AckPolicy.EXPLICIT,
-            ack_wait=ACK_WAIT,
+            ack_wait=self._ack_wait,
             max_deliver=-1,
             max_ack_pending=2 * MAX_HELD,
         )
@@ -137,7 +140,7 @@ class Consumer:
         failures = 0
         while True:
             try:
-                await self._bus.context.add_consumer(stream, config)
+                await self._bus.make_consumer(stream, config)
                 async with Puller(self._bus, stream, self.name) as puller:
                     while True:
                         messages = await puller.next()
@@ -178,7 +181,10 @@ class Consumer:
     ) -> None:
         """Put messages (or the news of a decision) into the lanes of their resources."""
         async with self._dispatching:  # nobody else opens lanes, so a loaded cursor is not stale
-            cursors: dict[str, Cursor] = {}
+            # A remembered cursor may be behind another process's: only a first delivery can trust it, and only until
+            # it finds itself ahead (see Lane).
+            again = {d.event.subject for d in deliveries if d.message.metadata.num_delivered > 1}
+            cursors = {r: c for r in resources - again if (c := self._cursors.remembered(r)) and not decided}
             while missing := [r for r in resources if r not in self._lanes and r not in cursors]:
                 cursors |= await self._cursors.load(missing)
             for resource in resources:
@@ -223,7 +229,7 @@ class Consumer:
     async def _announce(self) -> None:
         """Tell the server what is still in work, so that it is not delivered again."""
         while True:
-            await asyncio.sleep(ACK_WAIT / 3)
+            await asyncio.sleep(self._ack_wait / 3)
             for delivery in list(self._held):
                 await _tell(delivery.message.in_progress)
 
@@ -241,7 +247,8 @@ class Consumer:
                 log.warning("%s could not look at its dead letters: %s", self.name, error)
             self._wake.clear()
             try:
-                await asyncio.wait_for(self._wake.wait(), _DECISIONS)
+                async with asyncio.timeout(_DECISIONS):
+                    await self._wake.wait()
             except TimeoutError:
                 continue
 

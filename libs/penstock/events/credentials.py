@@ -144,7 +144,16 @@ def service_permissions(service: str, *, publish: Sequence[str] = ()) -> Permiss
     """What a service may do: publish its own events and `publish`, and consume any by JetStream."""
     inbox = inbox_prefix(service)
     return Permissions(
-        (f"penstock.*.{service}.>", f"penstock-replay.{service}.>", "$JS.API.>", "$JS.ACK.>", "$JS.FC.>", "$KV.>", f"{inbox}.>", *publish),
+        (
+            f"penstock.*.{service}.>",
+            "$JS.API.>",
+            "$JS.ACK.>",
+            "$JS.FC.>",
+            "$KV.>",
+            f"{inbox}.>",
+            f"penstock-replay.{service}.>",
+            *publish,
+        ),
         ("penstock.>", "$KV.>", f"{inbox}.>"),
     )
 

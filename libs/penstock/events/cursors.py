@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
@@ -11,6 +11,7 @@ from typing import Any
 from penstock.store import Database, Rows, RowUpdate, now
 
 _BATCH = 500
+_REMEMBERED = 20_000
 
 
 @dataclass(frozen=True)
@@ -33,6 +34,11 @@ class Cursors:
         self._consumers = Rows(database, "consumers")
         self._waiting: list[tuple[Cursor, Cursor, asyncio.Future[None]]] = []
         self._writing = False
+        self._remembered: dict[str, Cursor] = {}
+
+    def remembered(self, resource: str) -> Cursor | None:
+        """The cursor as this process last read or stored it."""
+        return self._remembered.get(resource)
 
     async def created(self) -> datetime:
         """When this consumer was first made (now, at the first call); it is remembered."""
@@ -44,7 +50,9 @@ class Cursors:
     async def load(self, resources: Sequence[str]) -> dict[str, Cursor]:
         """The cursors of resources; those never seen begin at 0."""
         rows = await self._rows.get_many([self._id(resource) for resource in resources])
-        return {resource: _cursor(resource, rows.get(self._id(resource))) for resource in resources}
+        cursors = {resource: _cursor(resource, rows.get(self._id(resource))) for resource in resources}
+        self._remember(cursors.values())
+        return cursors
 
     async def move(self, old: Cursor, new: Cursor) -> Cursor:
         """Store `new` in place of `old`, together with other moves made at this time. Never moves a cursor back."""
@@ -61,10 +69,13 @@ class Cursors:
             finally:
                 self._writing = False
         await future
-        return replace(new, stored=True)
+        moved = replace(new, stored=True)
+        self._remember([moved])
+        return moved
 
     async def reset(self) -> int:
         """Forget all cursors: a projection is about to be rebuilt. Returns how many there were."""
+        self._remembered.clear()
         rows = await self._rows.find(eq={"consumer": self._consumer})
         return await self._rows.delete([row["_id"] for row in rows])
 
@@ -98,6 +109,13 @@ class Cursors:
                 update = self._update(stored[cursor.resource], cursor)
                 await self._rows.update(update.id, expect=update.expect, set=update.set, unset=update.unset)
             wanted = behind
+
+    def _remember(self, cursors: Iterable[Cursor]) -> None:
+        for cursor in cursors:
+            self._remembered.pop(cursor.resource, None)  # re-inserted as the newest
+            self._remembered[cursor.resource] = cursor
+        while len(self._remembered) > _REMEMBERED:
+            del self._remembered[next(iter(self._remembered))]
 
     def _id(self, resource: str) -> str:
         return f"{self._consumer}/{resource}"

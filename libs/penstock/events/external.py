@@ -159,7 +159,7 @@ class ExternalIntake:
         failures = 0
         while True:
             try:
-                await self._bus.context.add_consumer(subjects.EXTERNAL_STREAM, config)
+                await self._bus.make_consumer(subjects.EXTERNAL_STREAM, config)
                 async with Puller(self._bus, subjects.EXTERNAL_STREAM, self.name) as puller:
                     while True:
                         messages = await puller.next()

@@ -66,6 +66,7 @@ class Work:
     not_before: datetime | None  # a consumer with effects applies nothing from before it was made
     fetch_history: FetchHistory | None
     patience: float  # seconds until a gap is filled from its owner
+    resignation: float  # seconds until a gap that nobody can fill counts as the beginning
     retry_delays: Sequence[float]  # seconds after the first, second, … failure
     settle: Callable[[Sequence[Delivery]], Awaitable[None]]  # acknowledge
     refuse: Callable[[Sequence[Delivery]], Awaitable[None]]  # have it delivered again later
@@ -111,7 +112,7 @@ class Lane:
         for delivery in batch:
             event = delivery.event
             if judge(event.sequence, cursor.sequence) is Verdict.AHEAD:
-                cursor = await self._fill(cursor, event)
+                cursor = await self._fill(await self._reread(cursor), event)
             verdict = judge(event.sequence, cursor.sequence)
             if verdict is Verdict.AHEAD:
                 await self._work.refuse([delivery])
@@ -126,6 +127,14 @@ class Lane:
                 done = []
         await self._store(cursor)
         await self._work.settle(done)
+
+    async def _reread(self, cursor: Cursor) -> Cursor:
+        """The stored cursor, if another process has brought it further."""
+        stored = (await self._work.cursors.load([self._resource]))[self._resource]
+        if stored.sequence <= cursor.sequence:
+            return cursor
+        self._cursor = stored
+        return stored
 
     async def _store(self, cursor: Cursor) -> None:
         self._cursor = await self._work.cursors.move(self._cursor, cursor)
@@ -177,14 +186,15 @@ class Lane:
     async def _fill(self, cursor: Cursor, event: Event) -> Cursor:
         """Bridge a gap before `event` that stays, from the owner's events; the cursor as far as that came."""
         work = self._work
-        since = work.gaps.setdefault(self._resource, time.monotonic())
-        if time.monotonic() - since < work.patience:
+        waited = time.monotonic() - work.gaps.setdefault(self._resource, time.monotonic())
+        if waited < work.patience:
             return cursor
         if work.fetch_history is None:
-            if not cursor.stored:  # never seen, and nobody to ask: begin here
+            # Never seen, nobody to ask, and whatever a dead process had would have come again by now: begin here.
+            if not cursor.stored and waited > work.resignation:
                 log.warning("%s begins %s at %d", work.consumer, self._resource, event.sequence)
                 return replace(cursor, sequence=event.sequence - 1)
-            log.error("%s misses events of %s after %d", work.consumer, self._resource, cursor.sequence)
+            log.warning("%s misses events of %s after %d", work.consumer, self._resource, cursor.sequence)
             return cursor
         while cursor.sequence + 1 < event.sequence:
             before = cursor.sequence

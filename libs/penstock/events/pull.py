@@ -55,7 +55,8 @@ class Puller:
             await self._ask()
             messages: list[Msg] = []
             try:
-                first = await asyncio.wait_for(self._arrived.get(), 1.0)
+                async with asyncio.timeout(1.0):
+                    first = await self._arrived.get()
             except TimeoutError:
                 continue
             self._heard = time.monotonic()

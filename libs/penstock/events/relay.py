@@ -1,7 +1,8 @@
 """The relay: from outboxes to the `events` collection, to JetStream, and out of the outboxes, in that order.
 
 It may die between any two of these steps: what is still in an outbox is done again under the same ids, which the
-collection, JetStream's duplicate window and the consumers' cursors all recognise.
+collection, JetStream's duplicate window and the consumers' cursors all recognise. Writes of this process hand their
+events over directly; a sweep over the outboxes finds what a crash, or another process, left.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import logging
+import time
 from collections.abc import Sequence
 from typing import Any
 
@@ -21,65 +23,72 @@ log = logging.getLogger(__name__)
 
 BATCH = 500  # resources a round
 IN_FLIGHT = 64  # resources that publish at once; more gains nothing, each waits for the same fsync
-SWEEP = (2.0, 10.0)  # seconds between looks at the outboxes when nobody wakes it: at first, and after a long silence
+SWEEP = (2.0, 10.0)  # seconds between sweeps: after something was found, and after a long silence
 _BACK_OFF = (0.2, 0.5, 1.0, 2.0, 5.0)
+_KNOWN = 20_000  # resources whose last published sequence is remembered
 
 
 class Relay:
-    """Publishes the events of some aggregates of one database, one in flight per resource."""
+    """Publishes the events of some aggregates of one database, one in flight per resource. One `run` at a time."""
 
     def __init__(self, database: Database, aggregates: Sequence[Aggregates[Any]], bus: Bus) -> None:
-        self._aggregates = tuple(aggregates)
         self._bus = bus
         self._log = EventLog(database)
         self._wake = asyncio.Event()
         self._slots = asyncio.Semaphore(IN_FLIGHT)
-        for found in self._aggregates:
-            found.on_events(self._wake.set)
+        self._outboxes = [_Outbox(found, self._wake) for found in aggregates]
 
     async def run(self) -> None:
         """Relay for ever: woken by writes of this process, sweeping now and then, backing off when a server is down."""
-        failures = 0
-        silence = SWEEP[0]
+        failures, silence, swept = 0, SWEEP[0], 0.0
         while True:
             self._wake.clear()
             try:
-                moved = await self.once()
+                if time.monotonic() - swept >= silence or any(outbox.behind for outbox in self._outboxes):
+                    found = await self.once()
+                    swept, silence = time.monotonic(), SWEEP[0] if found else min(silence * 1.5, SWEEP[1])
+                else:
+                    await asyncio.gather(*(self._pass_on(outbox, outbox.take()) for outbox in self._outboxes))
             except Exception as error:  # noqa: BLE001 (whatever it is, the next round must come)
                 delay = _BACK_OFF[min(failures, len(_BACK_OFF) - 1)]
-                failures += 1
+                failures, swept = failures + 1, 0.0  # what was handed over is in the outboxes too
                 log.warning("relaying events failed, again in %.1f s: %s", delay, error)
                 await asyncio.sleep(delay)
                 continue
             failures = 0
-            if moved:
-                silence = SWEEP[0]
+            if any(outbox.behind for outbox in self._outboxes):
                 continue
-            if not await _wait(self._wake, silence):
-                silence = min(silence * 1.5, SWEEP[1])
+            await _wait(self._wake, max(0.0, swept + silence - time.monotonic()))
 
     async def once(self) -> int:
-        """One round over all outboxes; returns how many events were published. Raises after doing what it could."""
-        counts = [await self._relay(aggregates) for aggregates in self._aggregates]
-        return sum(counts)
+        """One sweep over all outboxes; returns how many events were in them. Raises after doing what it could."""
+        return sum(await asyncio.gather(*(self._sweep(outbox) for outbox in self._outboxes)))
 
-    async def _relay(self, aggregates: Aggregates[Any]) -> int:
-        pending = await aggregates.pending(BATCH)
+    async def _sweep(self, outbox: _Outbox) -> int:
+        found = 0
+        outbox.forget()
+        while pending := await outbox.aggregates.pending(BATCH):
+            await self._pass_on(outbox, pending)
+            found += sum(len(one.entries) for one in pending)
+            if len(pending) < BATCH:
+                break
+        return found
+
+    async def _pass_on(self, outbox: _Outbox, pending: Sequence[Pending]) -> None:
+        """Keep, publish and trim; what one resource cannot does not hold up the others. Raises the first failure."""
         if not pending:
-            return 0
-        batches = [[(from_entry(entry), entry) for entry in found.entries] for found in pending]
+            return
+        batches = [outbox.unpublished(one) for one in pending]
         await self._log.append(list(itertools.chain.from_iterable(batches)))
         outcomes = await asyncio.gather(*(self._publish([event for event, _ in batch]) for batch in batches))
-        done: list[Pending] = []
-        for found, batch, failure in zip(pending, batches, outcomes, strict=True):
-            if failure is None:
-                done.append(found)
-            else:
-                log.warning("events of %s are not published yet: %s", batch[0][0].subject, failure)
-        await aggregates.trim(done)
+        done = [one for one, failure in zip(pending, outcomes, strict=True) if failure is None]
+        outbox.note(done)
+        await outbox.aggregates.trim(done)
+        for one, failure in zip(pending, outcomes, strict=True):
+            if failure is not None:
+                log.warning("events of %s are not published yet: %s", one.id, failure)
         if failure := next((outcome for outcome in outcomes if outcome is not None), None):
             raise failure
-        return sum(len(found.entries) for found in done)
 
     async def _publish(self, events: Sequence[Event]) -> Exception | None:
         """Publish a resource's events in order; the error that stopped it, if any."""
@@ -92,10 +101,61 @@ class Relay:
         return None
 
 
-async def _wait(event: asyncio.Event, seconds: float) -> bool:
-    """Whether `event` was set within `seconds`."""
+class _Outbox:
+    """The outboxes of one kind of aggregates: what was handed over, and how far each resource is published."""
+
+    def __init__(self, aggregates: Aggregates[Any], wake: asyncio.Event) -> None:
+        self.aggregates = aggregates
+        self._wake = wake
+        self.behind = False  # whether a sweep is needed at once
+        self._fresh: list[Pending] = []
+        self._published: dict[str, int] = {}
+        aggregates.on_events(self._hand_over)
+
+    def take(self) -> list[Pending]:
+        """What was handed over, as far as it follows what is published."""
+        fresh, self._fresh = self._fresh[:BATCH], self._fresh[BATCH:]
+        joined: dict[str, Pending] = {}
+        for one in fresh:
+            before, first = joined.get(one.id), one.sequence - len(one.entries)
+            last = before.sequence if before else self._published.get(one.id, first)
+            if first == last:
+                entries = (*before.entries, *one.entries) if before else one.entries
+                joined[one.id] = Pending(one.id, one.sequence, entries)
+            elif one.sequence > last:
+                self.behind = True  # something before it is only in the outbox
+        if self._fresh:
+            self._wake.set()
+        return list(joined.values())
+
+    def forget(self) -> None:
+        """A sweep will see all that was handed over so far."""
+        self._fresh.clear()
+        self.behind = False
+
+    def unpublished(self, pending: Pending) -> list[tuple[Event, str]]:
+        """The events of an outbox that this relay has not published yet, with their entries."""
+        published = self._published.get(pending.id, 0)
+        events = [(from_entry(entry), entry) for entry in pending.entries]
+        return [(event, entry) for event, entry in events if event.sequence > published]
+
+    def note(self, done: Sequence[Pending]) -> None:
+        """Remember what is published."""
+        for one in done:
+            self._published.pop(one.id, None)  # re-inserted as the newest
+            self._published[one.id] = one.sequence
+        while len(self._published) > _KNOWN:
+            del self._published[next(iter(self._published))]
+
+    def _hand_over(self, pending: Pending) -> None:
+        self._fresh.append(pending)
+        self._wake.set()
+
+
+async def _wait(event: asyncio.Event, seconds: float) -> None:
+    """Until `event` is set, at most `seconds`."""
     try:
-        await asyncio.wait_for(event.wait(), seconds)
+        async with asyncio.timeout(seconds):
+            await event.wait()
     except TimeoutError:
-        return False
-    return True
+        return

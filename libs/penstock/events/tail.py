@@ -57,8 +57,8 @@ async def _pump(bus: Bus, stream: str, filters: list[str], since: datetime | Non
         name = f"tail-{secrets.token_hex(8)}"
         try:
             if last is None and since is None:
-                last = (await bus.context.stream_info(stream)).state.last_seq
-            await bus.context.add_consumer(stream, _config(name, filters, since, last))
+                last = await bus.last_sequence(stream)
+            await bus.make_consumer(stream, _config(name, filters, since, last))
             async with Puller(bus, stream, name) as puller:
                 while True:
                     for message in await puller.next():
@@ -70,7 +70,7 @@ async def _pump(bus: Bus, stream: str, filters: list[str], since: datetime | Non
             await asyncio.sleep(0.5)
         except asyncio.CancelledError:
             with suppress(NatsError, TimeoutError):
-                await asyncio.wait_for(bus.context.delete_consumer(stream, name), 1)
+                await bus.delete_consumer(stream, name)
             raise
 
 

@@ -58,7 +58,7 @@ class Aggregates(Generic[V]):
         self._collection = database.collection(name)
         self._reader = Reader(database, name)
         self._locks: weakref.WeakValueDictionary[str, asyncio.Lock] = weakref.WeakValueDictionary()
-        self._listeners: list[Callable[[], None]] = []
+        self._listeners: list[Callable[[Pending], None]] = []
         if undeclared := set(self.unique) - set(self.indexes):
             raise ValueError(f"unique fields must be declared in indexes: {sorted(undeclared)}")
 
@@ -66,8 +66,8 @@ class Aggregates(Generic[V]):
         """Make the indexes, and bring every document to this schema version. Idempotent; call it before use."""
         await schema.prepare(self)
 
-    def on_events(self, listener: Callable[[], None]) -> None:
-        """Call `listener` after each write with events (in this process); relays are woken by it."""
+    def on_events(self, listener: Callable[[Pending], None]) -> None:
+        """Call `listener` after each write (of this process) with the events it put into the outbox; for relays."""
         self._listeners.append(listener)
 
     async def create(
@@ -85,19 +85,17 @@ class Aggregates(Generic[V]):
             return True
 
         if await db.attempt(insert):
-            self._announce(events)
+            self._announce(change)
             return self._stored(document)
-        return await self._create_over(id, change, events, request_id)
+        return await self._create_over(id, change, request_id)
 
-    async def _create_over(
-        self, id: str, change: Change[V], events: Sequence[Fact], request_id: str | None
-    ) -> Stored[V]:
+    async def _create_over(self, id: str, change: Change[V], request_id: str | None) -> Stored[V]:
         """Decide what a duplicate means: our own insert, an earlier one of this request, a tombstone, or a clash."""
         existing = await self._read(id)
         if existing is None:
             raise AlreadyExists(f"Another one has the same {' or '.join(self.unique)} as {id}.")
         if change.wrote(existing):
-            self._announce(events)
+            self._announce(change)
             return self._stored(existing)
         if is_live(existing):
             if saw_request(existing, request_id):
@@ -105,7 +103,7 @@ class Aggregates(Generic[V]):
             raise AlreadyExists(f"{id} exists already: choose another id, or change the one that exists.")
         if not await self._compare_and_set(id, existing["version"], change, change.revived(existing)):
             raise AlreadyExists(f"{id} has just been created by somebody else.")
-        self._announce(events)
+        self._announce(change)
         return await self.get(id)
 
     async def get(self, id: str) -> Stored[V]:
@@ -133,7 +131,7 @@ class Aggregates(Generic[V]):
         update = change.updated(stored)
         if not await self._compare_and_set(stored.id, stored.version, change, update):
             raise Conflict(f"{stored.id} was changed by somebody else: read it again, then retry.")
-        self._announce(events)
+        self._announce(change)
         return Stored(stored.id, value, stored.version + 1, stored.sequence + len(events))
 
     async def change(
@@ -168,7 +166,7 @@ class Aggregates(Generic[V]):
         change = Change(self._schema, stored.id, None, events, None)
         if not await self._compare_and_set(stored.id, stored.version, change, change.buried(stored)):
             raise Conflict(f"{stored.id} was changed by somebody else: read it again, then retry.")
-        self._announce(events)
+        self._announce(change)
 
     async def find(
         self,
@@ -206,17 +204,24 @@ class Aggregates(Generic[V]):
         return [Pending(d["_id"], d["sequence"], tuple(d["outbox"])) for d in documents]
 
     async def trim(self, published: Sequence[Pending]) -> None:
-        """Remove published events from the outboxes; those that came meanwhile stay."""
-        if not published:
-            return
-        clear = [
-            UpdateOne({"_id": p.id, "sequence": p.sequence}, {"$set": {"outbox": []}, "$unset": {"pending": ""}})
-            for p in published
-        ]
-        result = await db.attempt(lambda _: db.write(lambda: self._collection.bulk_write(clear, ordered=False)))
-        if result.modified_count < len(published):
-            pull = [UpdateOne({"_id": p.id}, {"$pull": {"outbox": {"$in": list(p.entries)}}}) for p in published]
-            await db.attempt(lambda _: db.write(lambda: self._collection.bulk_write(pull, ordered=False)))
+        """Remove published events from the outboxes. What came meanwhile, or before them, stays.
+
+        `trimmed` is the sequence up to which an outbox was emptied: so nothing is removed but what it was read as.
+        """
+        clear, pull = [], []
+        for one in published:
+            settled = {"trimmed": one.sequence}
+            before = {"_id": one.id, "trimmed": one.sequence - len(one.entries)}
+            emptied = {"$set": {**settled, "outbox": []}, "$unset": {"pending": ""}}
+            clear.append(UpdateOne({**before, "sequence": one.sequence}, emptied))
+            pull.append(UpdateOne(before, {"$set": settled, "$pull": {"outbox": {"$in": list(one.entries)}}}))
+        if clear and await self._bulk(clear) < len(clear):
+            await self._bulk(pull)
+
+    async def _bulk(self, updates: Sequence[UpdateOne]) -> int:
+        operation = self._collection.bulk_write
+        result = await db.attempt(lambda _: db.write(lambda: operation(updates, ordered=False)))
+        return result.modified_count
 
     async def _compare_and_set(self, id: str, version: int, change: Change[V], update: Document) -> bool:
         async def once(again: bool) -> bool:
@@ -254,7 +259,7 @@ class Aggregates(Generic[V]):
             lock = self._locks[id] = asyncio.Lock()
         return lock
 
-    def _announce(self, events: Sequence[Fact]) -> None:
-        if events:
+    def _announce(self, change: Change[V]) -> None:
+        if change.pending.entries:
             for listener in self._listeners:
-                listener()
+                listener(change.pending)

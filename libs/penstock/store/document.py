@@ -41,7 +41,7 @@ class Stored(Generic[V]):
 
 @dataclass(frozen=True)
 class Pending:
-    """The unpublished events of one aggregate; `id` as stored."""
+    """Unpublished events of one aggregate, the last with `sequence`; `id` as stored."""
 
     id: str
     sequence: int
@@ -105,18 +105,26 @@ class Change(Generic[V]):
         self._events = events
         self._requests = [format_time(now()) + request_id] if request_id else []
         self._token = new_token()
+        self._outbox: list[str] = []
+        self._sequence = 0
 
     def wrote(self, document: Document) -> bool:
         """Whether the document has seen this very write."""
         return self._token in document.get("writes", ())
 
+    @property
+    def pending(self) -> Pending:
+        """The events that this write put into the outbox; once its document or update was made."""
+        return Pending(encode_id(self._id), self._sequence, tuple(self._outbox))
+
     def inserted(self) -> Document:
         """The document of a new aggregate."""
-        outbox = entries(self._id, 0, self._events)
+        outbox = self._entries(0)
         return {
             "_id": encode_id(self._id),
             "version": 1,
             "sequence": len(outbox),
+            "trimmed": 0,
             "outbox": outbox,
             "requests": self._requests,
             "writes": [self._token],
@@ -148,8 +156,13 @@ class Change(Generic[V]):
         }
         return {**fields, **present}, absent
 
+    def _entries(self, sequence: int) -> list[str]:
+        self._outbox = entries(self._id, sequence, self._events)
+        self._sequence = sequence + len(self._outbox)
+        return self._outbox
+
     def _update(self, version: int, sequence: int, present: Document, absent: Document) -> Document:
-        outbox = entries(self._id, sequence, self._events)
+        outbox = self._entries(sequence)
         push: dict[str, Any] = {"writes": {"$each": [self._token], "$slice": -WRITES}}
         if self._requests:
             push["requests"] = {"$each": self._requests, "$slice": -REQUESTS}

@@ -126,7 +126,7 @@ async def test_a_tombstone_is_not_found_and_keeps_its_sequence(database: Databas
 async def test_events_are_written_with_their_change_and_its_cause(database: Database) -> None:
     runs = await runs_in(database)
     woken: list[int] = []
-    runs.on_events(lambda: woken.append(1))
+    runs.on_events(lambda pending: woken.append(pending.sequence))
     await runs.create(name("a"), Run("p"), [Happened(data={"a.b": 1, "$x": [{"y": None}]})])
     token = current_cause.set(Cause("chain", "cause", "00-1-2-01"))
     try:
@@ -139,7 +139,7 @@ async def test_events_are_written_with_their_change_and_its_cause(database: Data
     assert first["data"] == {"a.b": 1, "$x": [{"y": None}]}
     assert (second["type"], second["sequence"]) == ("training.run.started", 2)
     assert (second["correlation_id"], second["causation_id"], second["traceparent"]) == ("chain", "cause", "00-1-2-01")
-    assert woken == [1, 1]
+    assert woken == [1, 2]
 
 
 async def test_an_aggregate_with_events_must_be_named_like_a_resource(database: Database) -> None:
