@@ -10,8 +10,9 @@ import asyncio
 import contextlib
 import json
 import secrets
+import subprocess
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -128,6 +129,10 @@ class TrainingPlatform:
         self._closing.push_async_callback(channels.close)
         return channels.stub(TrainingServiceStub, "training")
 
+    def on_close(self, close: Callable[[], Awaitable[None]]) -> None:
+        """Call that, too, at the end."""
+        self._closing.push_async_callback(close)
+
     async def close(self) -> None:
         """End everything, jobs too."""
         for instance in self.instances:
@@ -137,17 +142,15 @@ class TrainingPlatform:
         await self.database.drop()
         await self.database.close()
 
-    def code(self, script: str, name: str = "repository") -> pb.Code:
-        """A Git repository on this machine with `train.sh`, which runs as `sh train.sh`."""
-        folder = self.root / name
-        if not folder.exists():
-            make_repository(folder, {"train.sh": script})
+    def code(self, script: str, name: str = "", files: dict[str, bytes] | None = None) -> pb.Code:
+        """A Git repository on this machine with `train.sh` (run as `sh train.sh`) and other files beside it."""
+        folder = self.root / (name or f"repository-{secrets.token_hex(3)}")
+        make_repository(folder, {"train.sh": script.encode(), **(files or {})})
         return pb.Code(git=pb.GitSource(url=str(folder)))
 
     async def submit(self, stub: Any, version: str, script: str, **more: Any) -> str:
         """Queue a run of a script; gives its name."""
-        code = self.code(script, f"repository-{secrets.token_hex(3)}")
-        run = pb.Run(dataset_version=version, code=code, command=["sh", "train.sh"], **more)
+        run = pb.Run(dataset_version=version, code=self.code(script), command=["sh", "train.sh"], **more)
         made: pb.Run = await stub.CreateRun(pb.CreateRunRequest(parent=PARENT, run=run))
         return made.name
 
@@ -170,13 +173,11 @@ class TrainingPlatform:
         return [json.loads(entry)["type"] for entry in found["outbox"]] if found else []
 
 
-def make_repository(path: Path, files: dict[str, str]) -> Path:
+def make_repository(path: Path, files: dict[str, bytes]) -> Path:
     """A Git repository with one commit."""
-    import subprocess
-
     path.mkdir(parents=True)
-    for name, text in files.items():
-        (path / name).write_text(text)
+    for name, content in files.items():
+        (path / name).write_bytes(content)
     identity = ["-c", "user.name=test", "-c", "user.email=test@localhost"]
     for words in (["init", "-q"], ["add", "."], [*identity, "commit", "-q", "-m", "first"]):
         subprocess.run(["git", *words], cwd=path, check=True)

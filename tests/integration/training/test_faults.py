@@ -12,14 +12,17 @@ from typing import Any
 import pytest
 
 from penstock.api.training.v1 import training_service_pb2 as pb
-from penstock.jobs.result import JobResult
+from penstock.jobs.result import JobResult, JobState, Output
 from penstock.jobs.spec import AttemptRef
+from penstock.objects import TreeFile
+from penstock.objects.trees import put_manifest
 from penstock.runner.processes import Identity, alive
 from services.training import model
 from services.training.jobs import job_id, prefix, ref_of
 from services.training.model import Fenced, Run, RunState
 from tests.integration.training.test_runs import ENDED, log_of, until_logged
 from tests.support.faults import KilledWrites
+from tests.support.sample_model import model_files
 from tests.support.training_platform import PARENT, Instance, TrainingPlatform, wait_for
 
 WAITS_AT_FIRST = """
@@ -109,7 +112,7 @@ async def test_two_reconcilers_at_once_do_everything_once(platform: TrainingPlat
     await platform.start()
     instance = await platform.start()
     stub = platform.stub()
-    result = await a_result(platform, instance, version)
+    result = a_result(platform)
     names = [await submit_done(platform, instance, version, result, f"race-{n}") for n in range(6)]
     for name in names:
         done = await wait_for(stub, name, pb.Run.SUCCEEDED)
@@ -123,7 +126,7 @@ async def test_a_kill_at_any_write_loses_and_doubles_nothing(
     platform: TrainingPlatform, version: str, monkeypatch: pytest.MonkeyPatch, carried_out: bool
 ) -> None:
     instance = await platform.start()
-    result = await a_result(platform, instance, version)
+    result = a_result(platform)
     faults = KilledWrites(monkeypatch, carried_out=carried_out)
     names: list[str] = []
 
@@ -171,7 +174,7 @@ async def late_completion(
 ) -> tuple[Instance, str]:
     """A reconciler that saw attempt 1 succeed says so only after attempt 2 was made, and accepted, by another."""
     instance = await platform.start()
-    result = await a_result(platform, instance, version)
+    result = a_result(platform)
     instance.task.cancel()
     name = await submit_done(platform, instance, version, result, "late", model="")
     repository, attempts = instance.training.repository, instance.training.reconciler._attempts
@@ -193,14 +196,21 @@ async def late_completion(
     return instance, name
 
 
-async def a_result(platform: TrainingPlatform, instance: Instance, version: str) -> JobResult:
-    """What a real job with a model left behind."""
-    stub = platform.stub()
-    name = await platform.submit_built_in(stub, version)
-    await wait_for(stub, name, pb.Run.SUCCEEDED)
-    found = await platform.executor.observe(ref_of(await stored(instance, name)))
-    assert found.result is not None
-    return found.result
+def a_result(platform: TrainingPlatform) -> JobResult:
+    """What a job with metrics and a model would leave behind."""
+    objects = platform.objects
+    files = [(name, objects.put_bytes(content)) for name, content in model_files().items()]
+    line = {"batch_id": 1, "points": [{"name": "accuracy", "step": 0, "value": 0.9, "at": 1.0}]}
+    return JobResult(
+        JobState.SUCCEEDED,
+        started=datetime.now(UTC),
+        finished=datetime.now(UTC),
+        exit_code=0,
+        outputs=tuple(Output(f"model/{name}", ref.digest, ref.size) for name, ref in files),
+        model=put_manifest(objects, [TreeFile(name, ref.digest, ref.size) for name, ref in files]).digest,
+        log=objects.put_bytes(b"trained\n"),
+        metrics=objects.put_bytes(json.dumps(line).encode()),
+    )
 
 
 def put_result(platform: TrainingPlatform, run: Run, result: JobResult) -> AttemptRef:

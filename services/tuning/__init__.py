@@ -1,0 +1,1 @@
+"""Hyper-parameter studies, whose trials are training runs."""
