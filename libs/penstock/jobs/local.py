@@ -32,8 +32,8 @@ _PASSED_ON = ("PATH", "LANG", "LC_ALL", "TZ", "HOME", "TMPDIR", "VIRTUAL_ENV", "
 class LocalExecutor:
     """Runs each attempt under a detached shim (see `shim`), built-in algorithms in warm ones where that is possible.
 
-    `root` is its folder on a local disk. Executors with one parent folder share the process for warm starts: `preload`
-    is what it imports ("" for no warm starts), and it leaves after `idle` seconds without work.
+    `root` is a folder on a local disk. Executors of one root share the process for warm starts: `preload` is what it
+    imports ("" for no warm starts), and it leaves after `idle` seconds without work. Ids of jobs are unique in a root.
     """
 
     def __init__(
@@ -164,7 +164,7 @@ class LocalExecutor:
 
     @property
     def _warm(self) -> Path:
-        return self._root.parent / "_warm"
+        return self._root / "_warm"
 
     def _start_warm(self) -> None:
         self._warm.mkdir(parents=True, exist_ok=True)

@@ -37,7 +37,7 @@ class Bench:
 
     @property
     def warm(self) -> Path:
-        return self.home / "_warm"
+        return self.root / "_warm"
 
     @property
     def objects(self) -> ObjectStore:

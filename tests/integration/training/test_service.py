@@ -64,7 +64,7 @@ async def test_a_runs_events_come_in_order_and_continue_its_chain(stack: Stack, 
             await ended.wait()
         shown = await stub.GetRun(pb.GetRunRequest(name=made.name))
         assert shown.state == pb.Run.SUCCEEDED and shown.model_version and shown.sequence == 3
-        await LocalExecutor(home / "jobs" / "training", settings.objects_url).shutdown()
+        await LocalExecutor(home / "jobs", settings.objects_url).shutdown()
         consuming.cancel()
         await asyncio.gather(consuming, return_exceptions=True)
         await context.database().drop()
