@@ -52,12 +52,12 @@ class Outcome(StrEnum):
 
 @dataclass(frozen=True)
 class Trigger:
-    """`event` is a type; `filter` CEL; `quiet` and `max_wait` the debounce (None: none)."""
+    """`event` is a type; `filter` CEL; `quiet` and `max_wait` the debounce in seconds (None: none)."""
 
     event: str
     filter: str = ""
-    quiet: timedelta | None = None
-    max_wait: timedelta | None = None
+    quiet: float | None = None
+    max_wait: float | None = None
 
 
 @dataclass(frozen=True)
@@ -120,11 +120,11 @@ class Window:
         """Whether the event is among the causes."""
         return any(cause.event_id == event_id for cause in self.causes)
 
-    def with_cause(self, cause: Cause, at: datetime, quiet: timedelta) -> Window:
+    def with_cause(self, cause: Cause, at: datetime, quiet: float) -> Window:
         """The window with one more cause; the same object if it is in there already."""
         if self.holds(cause.event_id):
             return self
-        return replace(self, causes=(*self.causes, cause), fire_at=min(at + quiet, self.deadline))
+        return replace(self, causes=(*self.causes, cause), fire_at=min(at + timedelta(seconds=quiet), self.deadline))
 
     def fired(self, run: str) -> Window:
         """The window, frozen."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import Any
 
 from google.protobuf.duration_pb2 import Duration
@@ -34,9 +34,9 @@ def stamp(value: datetime | None) -> Timestamp | None:
     return result
 
 
-def _duration(value: timedelta) -> Duration:
+def _duration(seconds: float) -> Duration:
     result = Duration()
-    result.FromTimedelta(value)
+    result.FromMilliseconds(round(seconds * 1000))
     return result
 
 
@@ -51,8 +51,8 @@ def pipeline_from(spec: pb.Pipeline, author: str) -> model.Pipeline:
         trigger=model.Trigger(
             event=spec.trigger.event,
             filter=spec.trigger.filter,
-            quiet=debounce.quiet.ToTimedelta() if debounce else None,
-            max_wait=debounce.max_wait.ToTimedelta() if debounce else None,
+            quiet=debounce.quiet.ToTimedelta().total_seconds() if debounce else None,
+            max_wait=debounce.max_wait.ToTimedelta().total_seconds() if debounce else None,
         ),
         steps=tuple(
             model.Step(step.id, step.action, from_struct(getattr(step, "with")), step.condition) for step in spec.steps

@@ -119,7 +119,7 @@ class Triggers:
             window = (await self.repository.windows.get(window_id)).value
         await self._begin(window_id, window)
 
-    async def _gather(self, pipeline: Pipeline, cause: Cause, quiet: timedelta, max_wait: timedelta) -> None:
+    async def _gather(self, pipeline: Pipeline, cause: Cause, quiet: float, max_wait: float) -> None:
         decision = await self.repository.decisions.get(_decision_id(pipeline, cause))
         if decision and decision.get("window") and await self._went_to(decision["window"], cause):
             return
@@ -127,7 +127,9 @@ class Triggers:
             at = now()
             stored = await self.repository.open_window(pipeline.name)
             if stored is None:
-                fresh = Window(pipeline.name, pipeline.project, (), at + quiet, at + max_wait)
+                fresh = Window(
+                    pipeline.name, pipeline.project, (), at + timedelta(seconds=quiet), at + timedelta(seconds=max_wait)
+                )
                 try:
                     stored = await self.repository.windows.create(_window_id(pipeline, cause, at), fresh)
                 except AlreadyExists:
@@ -138,7 +140,7 @@ class Triggers:
                 self.opened.set()
                 return
 
-    async def _append(self, window_id: str, cause: Cause, quiet: timedelta) -> bool:
+    async def _append(self, window_id: str, cause: Cause, quiet: float) -> bool:
         """Add a cause to an open window; False if the window fired without it."""
         taken = True
 

@@ -104,5 +104,10 @@ def impact(session: Session, name: str) -> None:
         session.show(found)
         return
     session.show_list(
-        found.nodes, [("KIND", lambda n: n.kind), ("NAME", lambda n: n.name), ("TIME", lambda n: n.time.ToJsonString())]
+        found.nodes,
+        [
+            ("KIND", lambda n: n.kind),
+            ("NAME", lambda n: n.name),
+            ("TIME", lambda n: n.time.ToJsonString() if n.HasField("time") else ""),
+        ],
     )
