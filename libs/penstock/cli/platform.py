@@ -50,10 +50,17 @@ def up(home: Path | None, port: int | None, detach: bool) -> None:
     ensure_setup()
     if detach:
         url = start_detached(home, port)
-        click.echo(f"token in {home / 'token'}; stop it with: penstock down --home {home}")
+        _say_how_to_use(home, "stop it with `penstock down`")
         click.echo(f"ready {url}")
         return
     asyncio.run(_supervise(home, port))
+
+
+def _say_how_to_use(home: Path, how_to_stop: str) -> None:
+    """The commands find the default home by themselves; any other they must be told."""
+    if home != home_directory().expanduser().absolute():
+        click.echo(f"for other commands: export PENSTOCK_HOME={home}")
+    click.echo(f"token in {home / 'token'}; {how_to_stop}")
 
 
 def _last_port(home: Path) -> int | None:
@@ -106,7 +113,7 @@ async def _supervise(home: Path, port: int) -> None:
             progress.done()
             platform.supervise(supervisor)
             ready.write_text(platform.url, encoding="utf-8")
-            click.echo(f"token in {home / 'token'}; ctrl-C stops the platform")
+            _say_how_to_use(home, "ctrl-C stops the platform")
             click.echo(f"ready {platform.url}")
             await asked
         else:
