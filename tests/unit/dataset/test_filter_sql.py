@@ -1,0 +1,84 @@
+"""Filters and orders mean the same in DuckDB over partitions as in Python over records."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import cmp_to_key
+
+import duckdb
+import pyarrow as pa
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from services.dataset.filters.expression import Expression, holds
+from services.dataset.filters.sql import Compiler
+from services.dataset.partitions.columns import ColumnType, columns_of, kinds_of_records, kinds_of_table, table_of_records
+from services.dataset.query.order import Order, Position, beyond, position, sorting
+from services.dataset.values import Record
+from tests.unit.dataset.strategies import FIELDS, expressions, records
+
+Known = dict[str, tuple[str, ColumnType]]
+
+
+@pytest.fixture(scope="module")
+def connection() -> Iterator[duckdb.DuckDBPyConnection]:
+    with duckdb.connect() as opened:
+        yield opened
+
+
+def _table(rows: list[Record]) -> tuple[pa.Table, Known, str]:
+    kinds = kinds_of_records(rows)
+    columns = columns_of(kinds)
+    table = table_of_records([f"k{n:03d}" for n in range(len(rows))], ["-"] * len(rows), rows, columns)
+    assert kinds_of_table(table, columns) == kinds  # what is stored tells the kinds that were in it
+    known = {name: (f"c{index}", kind) for index, (name, kind) in enumerate(columns.items(), 2)}
+    return table, known, ", ".join(f"c{index}" for index in range(len(columns) + 2))
+
+
+@settings(max_examples=300, deadline=None)
+@given(rows=st.lists(records, min_size=1, max_size=12), expression=expressions)
+def test_a_filter_finds_in_partitions_what_it_finds_in_records(
+    connection: duckdb.DuckDBPyConnection, rows: list[Record], expression: Expression
+) -> None:
+    table, known, names = _table(rows)
+    compiler = Compiler(known)
+    predicate = compiler.predicate(expression)
+    cursor = connection.cursor()
+    cursor.register("rows", table)
+    found = cursor.execute(f"SELECT c0 FROM rows AS t({names}) WHERE {predicate}", compiler.parameters).fetchall()
+    wanted = [f"k{n:03d}" for n, row in enumerate(rows) if holds(expression, row)]
+    assert sorted(key for (key,) in found) == wanted
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    rows=st.lists(records, min_size=1, max_size=12),
+    field=st.sampled_from(FIELDS),
+    descending=st.booleans(),
+    size=st.integers(1, 4),
+)
+def test_pages_in_partitions_are_the_pages_of_the_sorted_records(
+    connection: duckdb.DuckDBPyConnection, rows: list[Record], field: str, descending: bool, size: int
+) -> None:
+    table, known, names = _table(rows)
+    order, column = Order(field, descending), known.get(field)
+    places = {
+        f"k{n:03d}": position(row, f"k{n:03d}", order, column[1] if column else None) for n, row in enumerate(rows)
+    }
+    compare = cmp_to_key(lambda one, two: -1 if places[one].before(places[two], descending) else 1)
+    wanted = sorted(places, key=compare)
+    cursor = connection.cursor()
+    cursor.register("rows", table)
+    got: list[str] = []
+    after: Position | None = None
+    while True:
+        compiler = Compiler(known)
+        later = beyond(compiler, order, column, "c0", after) if after else "true"
+        statement = f"SELECT c0 FROM rows AS t({names}) WHERE {later} ORDER BY {sorting(order, column, 'c0').clause}"
+        page = [key for (key,) in cursor.execute(f"{statement} LIMIT {size}", compiler.parameters).fetchall()]
+        got += page
+        if not page:
+            break
+        after = places[page[-1]]
+    assert got == wanted
