@@ -23,8 +23,8 @@ test: setup
 
 lint: $(STAMP)
 	$(BIN)/ruff check .
-	$(BIN)/ruff format --check --quiet . || true
-	$(BIN)/mypy libs services tests/support bench proto
+	$(BIN)/ruff format --check --quiet .
+	$(BIN)/mypy libs services tests bench proto docs
 	$(BIN)/lint-imports
 	$(BIN)/python proto/generate.py --lint
 	$(BIN)/python proto/generate.py --check

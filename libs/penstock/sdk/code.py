@@ -44,7 +44,7 @@ def pack(folder: Path) -> bytes:
     data = buffer.getvalue()
     if len(data) > MAX_ARCHIVE:
         raise InvalidArgument(
-            f"The folder packs to {len(data) >> 20} MiB, and {MAX_ARCHIVE >> 20} are the most. Leave data out or use git.",
+            f"The folder packs to {len(data) >> 20} MiB, the most is {MAX_ARCHIVE >> 20}. Leave data out, or use git.",
             field="code",
         )
     return data
