@@ -137,7 +137,7 @@ def check_id(value: str, field: str) -> str:
     """Accept an id that a user chose (a DNS label that begins with a letter); raises InvalidArgument."""
     if not _ID.fullmatch(value):
         raise InvalidArgument(
-            f"'{value[:80]}' is not a valid id: use 1 to 63 lower-case letters, digits and '-', beginning with a letter.",
+            f"'{value[:80]}' is not a valid id: use 1 to 63 lower-case letters, digits and '-', a letter first.",
             field=field,
         )
     return value
