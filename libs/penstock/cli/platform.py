@@ -17,7 +17,9 @@ from penstock.errors import FailedPrecondition, Unavailable
 from penstock.runtime.settings import ClientSettings, data_directory, home_directory, mongodb_uri
 
 DEFAULT_PORT = 8420
-_HOME = click.option("--home", type=click.Path(path_type=Path, file_okay=False), help="PENSTOCK_HOME; ~/.penstock.")
+_HOME = click.option(
+    "--home", type=click.Path(path_type=Path, file_okay=False), help="The home [PENSTOCK_HOME, or ~/.penstock]."
+)
 _DETACH_PATIENCE = 90.0  # seconds
 
 

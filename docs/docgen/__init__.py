@@ -1,0 +1,1 @@
+"""One module a generated page; each reads the code and answers text."""
