@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -139,8 +140,8 @@ class DeadLetters:
 
 def letter_id(consumer: str, event_id: str, raw: Raw | None = None) -> str:
     """The id of the letter of an event: fit for a path segment, the same each time."""
-    body = hashlib.sha256(raw.body).hexdigest() if raw else ""
-    return "d" + hashlib.sha256(f"{consumer}\n{event_id}\n{body}".encode()).hexdigest()[:20]
+    message = json.dumps(_raw_fields(raw), sort_keys=True) if raw else ""
+    return "d" + hashlib.sha256(f"{consumer}\n{event_id}\n{message}".encode()).hexdigest()[:20]
 
 
 def _event_fields(event: Event) -> dict[str, Any]:
