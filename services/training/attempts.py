@@ -21,11 +21,12 @@ from penstock.store import now
 from services.training import model
 from services.training.datasets import Datasets
 from services.training.jobs import GRACE_SECONDS, ref_of, spec_of
-from services.training.model import Change, ModelVersion, Run
+from services.training.model import Change, Run
 from services.training.outcomes import model_version, outcome_of
 from services.training.registry import register
 from services.training.repository import Repository
 from services.training.tokens import mint_runner_token
+from services.training.versions import ModelVersion
 
 START_SECONDS = 5.0  # how long a started attempt may take to show itself before it is started again
 MAX_LOST_LOG = 64 << 20

@@ -22,11 +22,12 @@ from penstock.runner.git import resolve
 from penstock.store import Cause, Stored, current_cause, now
 from services.training.archives import keep_archive
 from services.training.datasets import Datasets
-from services.training.model import ModelVersion, Run, RunState, cancel, queue
+from services.training.model import Run, RunState, cancel, queue
 from services.training.outcomes import model_version
 from services.training.registry import register
 from services.training.repository import MAX_BATCH, Batch, Point, Repository, news
 from services.training.validation import Limits, check_run
+from services.training.versions import ModelVersion
 
 MAX_METRIC_NAME = 256
 GIT_SECONDS = 20.0

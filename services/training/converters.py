@@ -14,6 +14,7 @@ from penstock.rpc.structs import from_struct, to_struct
 from penstock.store import Stored
 from services.training import facts, model
 from services.training.repository import Point
+from services.training.versions import Model, ModelVersion
 
 DEFAULT_CPU = 1.0
 DEFAULT_TIMEOUT = 24 * 3600.0
@@ -116,7 +117,7 @@ def _artifacts(files: Iterable[model.Artifact]) -> list[pb.Artifact]:
     return [pb.Artifact(path=file.path, digest=file.digest, size=file.size) for file in files]
 
 
-def model_message(stored: Stored[model.Model]) -> pb.Model:
+def model_message(stored: Stored[Model]) -> pb.Model:
     """The resource, as the API shows it."""
     value = stored.value
     return pb.Model(
@@ -129,7 +130,7 @@ def model_message(stored: Stored[model.Model]) -> pb.Model:
     )
 
 
-def version_message(version: model.ModelVersion) -> pb.ModelVersion:
+def version_message(version: ModelVersion) -> pb.ModelVersion:
     """The resource, as the API shows it."""
     return pb.ModelVersion(
         name=version.name,

@@ -9,7 +9,8 @@ from penstock.api.event.v1 import events_pb2 as events
 from penstock.rpc.structs import to_struct
 
 if TYPE_CHECKING:
-    from services.training.model import ModelVersion, Number, Run
+    from services.training.model import Number, Run
+    from services.training.versions import ModelVersion
 
 
 def numbers(metrics: Mapping[str, Number]) -> dict[str, float]:

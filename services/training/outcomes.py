@@ -11,8 +11,9 @@ from penstock.errors import InvalidArgument, NotFound
 from penstock.jobs.result import JobResult, JobState
 from penstock.objects import ObjectStore, read_tree
 from penstock.store import now
-from services.training.model import Artifact, ModelVersion, Number, Outcome, Run
+from services.training.model import Artifact, Number, Outcome, Run
 from services.training.repository import Batch
+from services.training.versions import ModelVersion
 
 MAX_REASON = 24_000  # the last 20 lines of a log have at most 1,000 characters each
 

@@ -13,8 +13,8 @@ from penstock import names
 from penstock.errors import AlreadyExists, Conflict
 from penstock.events.envelope import NewEvent
 from penstock.store import now
-from services.training.model import Model, ModelVersion, add_version
 from services.training.repository import Repository, news
+from services.training.versions import Model, ModelVersion, add_version
 
 _ATTEMPTS = 1000
 

@@ -12,7 +12,9 @@ from penstock import names
 from penstock.errors import AlreadyExists, InvalidArgument, NotFound
 from penstock.events.envelope import NewEvent
 from penstock.store import Aggregates, Database, Page, Rows, Span, Stored
-from services.training.model import UNFINISHED, Model, ModelVersion, Run
+from services.training.appends import Appends
+from services.training.model import UNFINISHED, Run
+from services.training.versions import Model, ModelVersion
 
 V = TypeVar("V")
 Point = tuple[str, int, float, float]  # name, step, value, seconds since 1970
@@ -76,6 +78,7 @@ class Repository:
             },
         )
         self._metrics = Rows(database, "metrics", indexes=("at",))
+        self._appends = Appends(self._metrics)
 
     async def prepare(self) -> None:
         """Make the indexes."""
@@ -136,7 +139,7 @@ class Repository:
 
     async def append(self, batches: Iterable[Batch]) -> None:
         """Keep reports of metrics, durable on return; those that are there already stay as they are."""
-        await self._metrics.insert([batch.row() for batch in batches])
+        await self._appends.add([batch.row() for batch in batches])
 
     async def batches(self, run: str, attempt: int, after: str, limit: int) -> list[tuple[str, tuple[Point, ...]]]:
         """Some reports of an attempt in the order of their numbers, from the one with id `after` on (that included)."""
