@@ -1,0 +1,1 @@
+"""The serving service: endpoints, their revisions, and the traffic between them."""
