@@ -24,9 +24,9 @@ def ref_of(run: Run, attempt: int = 0) -> AttemptRef:
 
 
 def job_id(run: str) -> str:
-    """The id of a run's job. Ids of runs are unique in their project only."""
+    """The id of a run's job: other services and projects share the executor's folder."""
     resource = names.parse(run, kind="run")
-    return f"{resource.project}.{resource.id}"
+    return f"run.{resource.project}.{resource.id}"
 
 
 def spec_of(run: Run, manifest: pb.Manifest, report: Report | None, *, local_code: bool) -> JobSpec:

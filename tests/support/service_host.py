@@ -47,8 +47,7 @@ async def running_host(
         try:
             yield host, datasets
         finally:
-            for root in (home / "jobs").glob("*"):
-                await LocalExecutor(root, settings.objects_url).shutdown()
+            await LocalExecutor(home / "jobs", settings.objects_url).shutdown()
             for context in host.contexts.values():
                 await context.database().drop()
 
