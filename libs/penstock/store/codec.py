@@ -21,7 +21,7 @@ Document: TypeAlias = dict[str, Any]
 Scalar: TypeAlias = str | int | float | bool | datetime | Enum
 
 _TEXT, _TIME = "~", "@"
-_UNSAFE_ID = re.compile(r"[~\s\d]")
+_PLAIN_ID = re.compile(r"[A-Za-z]")
 _UNSAFE_KEY = re.compile(r"[.$%\x00]")
 _ESCAPED = re.compile(r"%(2E|24|25|00)")
 _MAX_INT = 2**63
@@ -37,8 +37,7 @@ def format_time(moment: datetime) -> str:
     """`2026-11-20T12:00:00.000Z`: UTC in milliseconds, of fixed width, so that text order is time order."""
     if moment.tzinfo is None:
         raise InvalidArgument("A time without a time zone cannot be stored: use an aware datetime.")
-    utc = moment.astimezone(UTC)
-    return f"{utc:%Y-%m-%dT%H:%M:%S}.{utc.microsecond // 1000:03d}Z"
+    return moment.astimezone(UTC).isoformat(timespec="milliseconds").removesuffix("+00:00") + "Z"
 
 
 def parse_time(text: str) -> datetime:
@@ -50,7 +49,7 @@ def encode_id(id: str) -> str:
     """An id as `_id`; the order of ids is not kept (nothing may sort by `_id`)."""
     if not id:
         raise InvalidArgument("An id must not be empty.")
-    return _TEXT + id if _UNSAFE_ID.match(id) else id
+    return id if _PLAIN_ID.match(id) else _TEXT + id
 
 
 def decode_id(stored: str) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import time
 from collections.abc import Awaitable, Callable
 from typing import Any, TypeAlias, TypeVar
 
@@ -35,7 +36,7 @@ _OPTIONS: dict[str, Any] = {
     "journal": True,
     "retryWrites": False,
     "retryReads": True,
-    "serverSelectionTimeoutMS": 3_000,
+    "serverSelectionTimeoutMS": 2_000,
     "connectTimeoutMS": 3_000,
     "socketTimeoutMS": 30_000,
     "maxPoolSize": 32,
@@ -47,6 +48,7 @@ _TRANSIENT = (ConnectionFailure, WriteConcernError, ExecutionTimeout)
 _TRANSIENT_CODES = frozenset({6, 7, 89, 91, 189, 262, 9001, 10107, 11600, 11602, 13435, 13436})
 _OUT_OF_DISK_CODES = frozenset({14031})
 _DELAYS = (0.05, 0.1, 0.2, 0.5, 1.0, 1.5)  # seconds between attempts
+_PATIENCE = 8.0  # seconds after which there is no further attempt
 
 
 async def write(operation: Callable[[], Awaitable[T]]) -> T:
@@ -55,12 +57,12 @@ async def write(operation: Callable[[], Awaitable[T]]) -> T:
 
 
 async def attempt(operation: Callable[[bool], Awaitable[T]]) -> T:
-    """Call `operation(again)` until the database answers, at most 7 times in about 10 s.
+    """Call `operation(again)` until the database answers, at most 7 times, and for about 10 s.
 
     `again` says that an earlier call may have been carried out. Raises Unavailable, ResourceExhausted (disk full) or
     InvalidArgument (document too large); the driver's other errors, such as duplicate keys, pass through.
     """
-    again = False
+    again, started = False, time.monotonic()
     for delay in (*_DELAYS, None):
         try:
             return await operation(again)
@@ -68,7 +70,7 @@ async def attempt(operation: Callable[[bool], Awaitable[T]]) -> T:
             raise InvalidArgument("This is too large to be stored as one document (16 MiB).") from error
         except (AutoReconnect, OperationFailure, *_TRANSIENT) as error:
             _check_transient(error)
-            if delay is None:
+            if delay is None or time.monotonic() - started > _PATIENCE:
                 raise Unavailable("The database does not answer; try again in a moment.") from error
             again = again or not isinstance(error, ServerSelectionTimeoutError)
             await asyncio.sleep(delay * random.uniform(0.5, 1.0))

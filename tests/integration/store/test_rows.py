@@ -39,12 +39,12 @@ async def test_a_none_is_not_stored_and_numbers_that_are_none_are_text(database:
 
 async def test_rows_written_again_are_ignored(database: Database) -> None:
     rows = metrics(database)
-    first = [{"_id": f"r/{n}", "run": "r", "n": n} for n in range(1200)]
-    assert await rows.insert(first) == 1200
-    again = [{"_id": f"r/{n}", "run": "r", "n": -1} for n in range(1100, 1300)]
+    first = [{"_id": f"r/{n}", "run": "r", "n": n} for n in range(600)]
+    assert await rows.insert(first) == 600
+    again = [{"_id": f"r/{n}", "run": "r", "n": -1} for n in range(550, 700)]
     assert await rows.insert(again) == 100
-    assert (await rows.get("r/1150") or {})["n"] == 1150
-    assert len(await rows.find(eq={"run": "r"})) == 1300
+    assert (await rows.get("r/560") or {})["n"] == 560
+    assert len(await rows.find(eq={"run": "r"})) == 700
     assert await rows.insert([]) == 0
 
 
@@ -73,11 +73,11 @@ async def test_an_update_needs_all_that_it_expects(database: Database) -> None:
 
 async def test_many_compare_and_sets_change_those_that_fit(database: Database) -> None:
     rows = metrics(database)
-    await rows.insert([{"_id": f"{n}", "run": "r", "to": OPEN if n % 2 else 5} for n in range(1100)])
-    updates = [RowUpdate(f"{n}", expect={"to": OPEN}, set={"to": 9}) for n in range(1100)]
-    assert await rows.update_many(updates) == 550
+    await rows.insert([{"_id": f"{n}", "run": "r", "to": OPEN if n % 2 else 5} for n in range(600)])
+    updates = [RowUpdate(f"{n}", expect={"to": OPEN}, set={"to": 9}) for n in range(600)]
+    assert await rows.update_many(updates) == 300
     assert await rows.update_many(updates) == 0
-    assert len(await rows.find(eq={"to": 9})) == 550
+    assert len(await rows.find(eq={"to": 9})) == 300
 
 
 async def test_an_upsert_replaces_the_whole_row(database: Database) -> None:
@@ -101,13 +101,13 @@ async def test_a_time_range_is_exact(database: Database) -> None:
 
 async def test_a_scan_reads_everything_once_in_windows(database: Database) -> None:
     rows = metrics(database)
-    await rows.insert([{"_id": f"k{n:04d}", "run": f"k{n:04d}", "from": n % 7} for n in range(2500)])
+    await rows.insert([{"_id": f"k{n:04d}", "run": f"k{n:04d}", "from": n % 7} for n in range(700)])
     sizes, found = [], []
-    async for window in rows.scan(order_by="run"):
+    async for window in rows.scan(order_by="run", batch=300):
         sizes.append(len(window))
         found += [row["run"] for row in window]
-    assert found == [f"k{n:04d}" for n in range(2500)]
-    assert max(sizes) <= 1000 and len(sizes) == 3
+    assert found == [f"k{n:04d}" for n in range(700)]
+    assert max(sizes) <= 300 and len(sizes) == 3
 
 
 async def test_an_emptied_and_dropped_collection_can_be_used_again(database: Database) -> None:
