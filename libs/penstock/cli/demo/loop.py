@@ -138,7 +138,7 @@ class Loop:
         study = tuning_pb.Study(
             dataset_version=self.client.name("dataset_version", DATASET, 1),
             code=training_pb.Code(algorithm=ALGORITHM),
-            space=parse_space({"C": {"float": [0.001, 10.0], "log": True}}),
+            space=parse_space({"C": {"float": [0.3, 30.0], "log": True}}),
             objective=tuning_pb.Objective(metric="accuracy", direction=tuning_pb.Objective.MAXIMIZE),
             max_trials=8,
             parallelism=2,

@@ -1,0 +1,51 @@
+"""A whole platform, started as a user does, shared by the tests that only use it."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from penstock.backing.process import free_port
+
+PENSTOCK = [sys.executable, "-m", "penstock.cli"]
+
+
+@dataclass(frozen=True)
+class Platform:
+    """A running platform: its home, URL and the home's token."""
+
+    home: Path
+    url: str
+    token: str
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """What commands need to find it."""
+        return {**os.environ, "PENSTOCK_HOME": str(self.home)}
+
+    def run(self, *arguments: str, code: int = 0) -> str:
+        """Run a command of the CLI and answer its stdout; fails unless it exits with `code`."""
+        done = subprocess.run(
+            [*PENSTOCK, *arguments], env=self.environment, capture_output=True, text=True, check=False, timeout=150
+        )
+        assert done.returncode == code, f"{arguments} exited with {done.returncode}:\n{done.stdout}\n{done.stderr}"
+        return done.stdout
+
+
+@pytest.fixture(scope="session")
+def platform(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Platform]:
+    """One platform for the session."""
+    home = tmp_path_factory.mktemp("platform") / "home"
+    url = f"http://127.0.0.1:{free_port()}"
+    arguments = ["up", "--home", str(home), "--port", url.rpartition(":")[2], "--detach"]
+    try:
+        subprocess.run([*PENSTOCK, *arguments], check=True, timeout=180, capture_output=True)
+        yield Platform(home, url, (home / "token").read_text().strip())
+    finally:
+        subprocess.run([*PENSTOCK, "down", "--home", str(home)], check=True, timeout=120, capture_output=True)
