@@ -36,6 +36,10 @@ def demo(seed: int, keep: bool, port: int, folder: Path, output: str) -> None:
     try:
         summary = _run(home, seed, port, folder.absolute(), output)
         kept = keep
+    except BaseException:
+        shutil.copytree(home / "logs", folder / "logs", dirs_exist_ok=True)
+        click.echo(f"the platform's logs are in {folder / 'logs'}", err=True)
+        raise
     finally:
         if not kept:
             stop_platform(home)
