@@ -24,6 +24,7 @@ from penstock.runner import processes
 from penstock.runtime.settings import inherited
 
 SHIM = "penstock.jobs.shim"
+WARM = "penstock.jobs.warm"
 SHUTDOWN_SECONDS = 10.0
 # What a shim may know of the service's environment: nothing that could be a secret.
 _PASSED_ON = ("PATH", "LANG", "LC_ALL", "TZ", "HOME", "TMPDIR", "VIRTUAL_ENV", "LD_LIBRARY_PATH")
@@ -148,7 +149,10 @@ class LocalExecutor:
             shutil.rmtree(attempt.folder.parent, ignore_errors=True)
 
     def _shutdown(self) -> None:
-        warm.ask(self._warm, warm.STOP)
+        if not warm.ask(self._warm, warm.STOP):
+            # Still importing, it takes no messages yet.
+            for process in processes.with_arguments(WARM, str(self._warm)):
+                processes.send(process, signal.SIGKILL)
         # Shims that have not come as far as the lock, then those that hold one.
         for process in processes.with_arguments(SHIM, f"{self._root}/"):
             processes.send(process, signal.SIGKILL)
@@ -172,7 +176,7 @@ class LocalExecutor:
             return
         log = os.open(self._warm / "log", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
         try:
-            self._spawn("penstock.jobs.warm", [str(self._warm), self._preload, str(self._idle)], log)
+            self._spawn(WARM, [str(self._warm), self._preload, str(self._idle)], log)
         finally:
             os.close(log)
 
