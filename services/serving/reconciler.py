@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from penstock.errors import Conflict, NotFound, Unavailable
+from penstock.errors import Conflict, FailedPrecondition, NotFound, Unavailable
 from penstock.rpc.watch import Signals
 from penstock.store import Cause, current_cause, now
 from services.serving import model
@@ -62,6 +62,8 @@ class Reconciler:
                 if time.monotonic() > strays:
                     strays = time.monotonic() + STRAYS_SECONDS
                     await self._sweep()
+                    with suppress(Unavailable, FailedPrecondition):  # no Envoy: then its log does not grow either
+                        await self._traffic.keep_log_short()
                 await asyncio.sleep(RELIST_SECONDS)
         finally:
             self._running = False

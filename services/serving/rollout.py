@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import structlog
 
@@ -98,7 +99,7 @@ class Rollout:
             log.warning("a model server is gone", endpoint=endpoint.name, revision=number)
             key = endpoint.name, number
             self._deaths[key] = self._deaths.get(key, 0) + 1
-            await self._change(endpoint, lambda current, number=number: model.suspend(current, number))  # type: ignore[misc]
+            await self._change(endpoint, partial(model.suspend, number=number))
         return bool(dead)
 
     async def _apply(self, endpoint: Endpoint) -> bool:
@@ -115,6 +116,7 @@ class Rollout:
             await self._change(endpoint, lambda current: model.touch(current, written))
             return True
         await self._traffic.apply(endpoint, addresses)
+        self._checked.add(endpoint.name)
         moment = now()
         await self._change(endpoint, lambda current: model.observe(current, endpoint.generation, moment))
         return True
@@ -154,6 +156,7 @@ class Rollout:
             address = self._instances.address(endpoint.name, number)
             assert address is not None
             await self._verifier.compare_directly(endpoint.name, address[0], card)
+            await self._traffic.pin(endpoint.name, number, address)
         except PenstockError as error:
             return error.message
         await self._change(endpoint, lambda current: model.resume(current, number))
@@ -242,7 +245,7 @@ class Rollout:
             if all(member.revision != revision.number for member in endpoint.members):
                 self._clean(endpoint.name, revision.number)
             elif await self._is_drained(endpoint, revision):
-                await self._change(endpoint, lambda current, n=revision.number: model.drop(current, n))  # type: ignore[misc]
+                await self._change(endpoint, partial(model.drop, number=revision.number))
                 return AT_ONCE
             else:
                 waits.append(DRAIN_LOOK_SECONDS)

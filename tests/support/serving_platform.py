@@ -12,9 +12,8 @@ import json
 import os
 import secrets
 import signal
-import time
 from collections import Counter
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
 from importlib import resources
 from pathlib import Path
@@ -44,7 +43,16 @@ from tests.support.fake_training_service import FakeTrainingService
 from tests.support.served_models import scaling_model
 
 PROJECT = "vision"
-ENDED = (pb.Revision.SERVING, pb.Revision.REMOVED, pb.Revision.FAILED)
+
+
+async def until(condition: Callable[[], bool | Awaitable[bool]], timeout: float = 60.0) -> None:
+    """Wait for something that nobody tells."""
+    async with asyncio.timeout(timeout):
+        while True:
+            found = condition()
+            if found if isinstance(found, bool) else await found:
+                return
+            await asyncio.sleep(0.03)
 
 
 async def nothing_denied() -> set[str]:
@@ -85,9 +93,7 @@ class Load:
     async def more(self, number: int = 30) -> None:
         """Wait until that many more were answered."""
         wanted = self.answers.total() + len(self.failures) + number
-        async with asyncio.timeout(60):
-            while self.answers.total() + len(self.failures) < wanted:  # noqa: ASYNC110 - counters are plain
-                await asyncio.sleep(0.01)
+        await until(lambda: self.answers.total() + len(self.failures) >= wanted)
 
 
 @dataclass
@@ -104,6 +110,8 @@ class ServingPlatform:
     training: FakeTrainingService = field(init=False)
     envoy: EnvoyServer = field(init=False)
     _models: int = 0
+    _stubs: dict[tuple[str, str, str], Any] = field(default_factory=dict)
+    _users: dict[str, str] = field(default_factory=dict)
     _closing: contextlib.AsyncExitStack = field(default_factory=contextlib.AsyncExitStack)
 
     @classmethod
@@ -159,17 +167,21 @@ class ServingPlatform:
         self.instances.append(instance)
         return instance
 
-    def stub(self, role: str = "editor", project: str = PROJECT, **more: Any) -> Any:
+    def stub(self, role: str = "editor", project: str = PROJECT) -> Any:
         """A client of the newest instance."""
-        token = self.tokens.mint("mo", project, role, 600, **more)
-        channels = Channels(dict(self.addresses), lambda _: token)
-        self._closing.push_async_callback(channels.close)
-        return channels.stub(ServingServiceStub, "serving")
+        key = (role, project, self.addresses["serving"])
+        if key not in self._stubs:
+            token = self.tokens.mint("mo", project, role, 600)
+            channels = Channels(dict(self.addresses), lambda _: token)
+            self._closing.push_async_callback(channels.close)
+            self._stubs[key] = channels.stub(ServingServiceStub, "serving")
+        return self._stubs[key]
 
     def model(self, factor: float, project: str = PROJECT, **more: Any) -> str:
         """A version of a model that multiplies by `factor`."""
         self._models += 1
-        return self.training.add(project, "scale", scaling_model(self.home / "made" / str(self._models), factor, **more))
+        folder = scaling_model(self.home / "made" / str(self._models), factor, **more)
+        return self.training.add(project, "scale", folder)
 
     async def deploy(
         self, endpoint: str, version: str, *steps: int, hold: float | None = None, stub: Any = None, **more: Any
@@ -191,16 +203,25 @@ class ServingPlatform:
 
     async def wait_for(self, revision: str, state: int = pb.Revision.SERVING, timeout: float = 90.0) -> pb.Revision:
         """The revision once it is in that state; fails the test if it ends in another."""
-        stub = self.stub(project=revision.split("/")[1])
-        deadline = time.monotonic() + timeout
-        while time.monotonic() < deadline:
-            found: pb.Revision = await stub.GetRevision(pb.GetRevisionRequest(name=revision))
-            if found.state == state:
-                return found
-            if found.state in ENDED and state not in (pb.Revision.DRAINING, pb.Revision.REMOVED):
-                break
-            await asyncio.sleep(0.02)
-        raise AssertionError(f"{revision} is {pb.Revision.State.Name(found.state)}: {found.reason}")
+        final = (pb.Revision.REMOVED, pb.Revision.FAILED, *((state,) if state == pb.Revision.SERVING else ()))
+        found = pb.Revision()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(timeout):
+                while found.state != state and found.state not in final:
+                    found = await self.revision(revision)
+                    await asyncio.sleep(0.03)
+        assert found.state == state, f"{revision} is {pb.Revision.State.Name(found.state)}: {found.reason}"
+        return found
+
+    async def revision(self, name: str) -> pb.Revision:
+        """A revision as it is now."""
+        stub = self.stub(project=name.split("/")[1])
+        found: pb.Revision = await stub.GetRevision(pb.GetRevisionRequest(name=name))
+        return found
+
+    async def settled(self, endpoint: str) -> None:
+        """Wait until nothing is left of revisions that do not serve."""
+        await until(lambda: len(self.tritons_of(endpoint)) == 1)
 
     async def endpoint(self, id: str, project: str = PROJECT) -> pb.Endpoint:
         found: pb.Endpoint = await self.stub(project=project).GetEndpoint(
@@ -216,7 +237,7 @@ class ServingPlatform:
     async def _predict(
         self, session: aiohttp.ClientSession, endpoint: str, project: str, x: float
     ) -> tuple[int, Any, str]:
-        token = self.tokens.mint("user", project, "viewer", 600)
+        token = self._users.setdefault(project, self.tokens.mint("user", project, "viewer", 600))
         tensor = {"name": "x", "datatype": "FP32", "shape": [1, 1], "data": [x]}
         async with session.post(
             f"{self.url}/v2/models/{endpoint}/infer",
@@ -228,19 +249,19 @@ class ServingPlatform:
             return answer.status, body, answer.headers.get(PREDICTION_HEADER, "")
 
     @contextlib.asynccontextmanager
-    async def load(self, endpoint: str, clients: int = 3, pause: float = 0.002) -> AsyncIterator[Load]:
+    async def load(self, endpoint: str, clients: int = 2, pause: float = 0.01, x: float = 1.0) -> AsyncIterator[Load]:
         """Ask without pause within the block."""
         found, running = Load(), True
 
         async def client(session: aiohttp.ClientSession) -> None:
             while running:
                 try:
-                    status, body, prediction = await self._predict(session, endpoint, PROJECT, 1.0)
+                    status, body, prediction = await self._predict(session, endpoint, PROJECT, x)
                 except aiohttp.ClientError as error:
                     found.failures.append(repr(error))
                     continue
                 if status == 200:
-                    found.answers[body["outputs"][0]["data"][0], int(prediction.split("/")[5])] += 1
+                    found.answers[body["outputs"][0]["data"][0] / x, int(prediction.split("/")[5])] += 1
                 else:
                     found.failures.append(f"{status} {body}")
                 await asyncio.sleep(pause)
@@ -259,6 +280,10 @@ class ServingPlatform:
             path.stem: ManagedProcess.adopt(self.home, path.stem) for path in (self.home / "run").glob("triton-*.json")
         }
         return {name: process for name, process in found.items() if process is not None}
+
+    def tritons_of(self, endpoint: str, project: str = PROJECT) -> list[str]:
+        """The names of an endpoint's model servers, by revision."""
+        return sorted(name for name in self.tritons() if name.startswith(f"triton-{project}_{endpoint}_"))
 
     def kill_triton(self, name: str) -> int:
         """kill -9 of a model server; gives its pid."""
