@@ -90,13 +90,17 @@ def external_id(project: str, source: str, id: str) -> str:
     return "x" + hashlib.sha256(f"{project}\n{source}\n{id}".encode()).hexdigest()[:24]
 
 
-async def publish_external(bus: Bus, event: Event) -> None:
-    """Publish an event from outside on somebody's behalf (`PublishEvent`). Raises InvalidArgument, Unavailable."""
+async def publish_external(bus: Bus, event: Event) -> Event:
+    """Publish an event from outside on somebody's behalf (`PublishEvent`); answers it as consumers will see it.
+
+    Raises InvalidArgument, Unavailable.
+    """
     headers, body = encode(event)
     checked = external_event(event.project, attributes_of(headers), dict(event.data))
     key = external_id(checked.project, checked.source, checked.id)
     token = re.sub(r"[^A-Za-z0-9_-]+", "-", checked.type).strip("-") or "event"
     await bus.send(f"penstock.{checked.project}.external.api.{token}", body, {**headers, MESSAGE_ID: key})
+    return checked
 
 
 class ExternalIntake:

@@ -25,6 +25,7 @@ BATCH = 500  # resources a round
 IN_FLIGHT = 64  # resources that publish at once; more gains nothing, each waits for the same fsync
 SWEEP = (2.0, 10.0)  # seconds between sweeps: after something was found, and after a long silence
 _BACK_OFF = (0.2, 0.5, 1.0, 2.0, 5.0)
+PORTION = 100  # resources whose events are kept while those of the portion before are published
 _KNOWN = 20_000  # resources whose last published sequence is remembered
 
 
@@ -41,24 +42,27 @@ class Relay:
     async def run(self) -> None:
         """Relay for ever: woken by writes of this process, sweeping now and then, backing off when a server is down."""
         failures, silence, swept = 0, SWEEP[0], 0.0
-        while True:
-            self._wake.clear()
-            try:
-                if time.monotonic() - swept >= silence or any(outbox.behind for outbox in self._outboxes):
-                    found = await self.once()
-                    swept, silence = time.monotonic(), SWEEP[0] if found else min(silence * 1.5, SWEEP[1])
-                else:
-                    await asyncio.gather(*(self._pass_on(outbox, outbox.take()) for outbox in self._outboxes))
-            except Exception as error:  # noqa: BLE001 (whatever it is, the next round must come)
-                delay = _BACK_OFF[min(failures, len(_BACK_OFF) - 1)]
-                failures, swept = failures + 1, 0.0  # what was handed over is in the outboxes too
-                log.warning("relaying events failed, again in %.1f s: %s", delay, error)
-                await asyncio.sleep(delay)
-                continue
-            failures = 0
-            if any(outbox.behind for outbox in self._outboxes):
-                continue
-            await _wait(self._wake, max(0.0, swept + silence - time.monotonic()))
+        try:
+            while True:
+                self._wake.clear()
+                try:
+                    if time.monotonic() - swept >= silence or any(outbox.behind for outbox in self._outboxes):
+                        found = await self.once()
+                        swept, silence = time.monotonic(), SWEEP[0] if found else min(silence * 1.5, SWEEP[1])
+                    else:
+                        await asyncio.gather(*(self._pass_on(outbox, outbox.take()) for outbox in self._outboxes))
+                except Exception as error:  # noqa: BLE001 (whatever it is, the next round must come)
+                    delay = _BACK_OFF[min(failures, len(_BACK_OFF) - 1)]
+                    failures, swept = failures + 1, 0.0  # what was handed over is in the outboxes too
+                    log.warning("relaying events failed, again in %.1f s: %s", delay, error)
+                    await asyncio.sleep(delay)
+                    continue
+                failures = 0
+                if not any(outbox.behind for outbox in self._outboxes):
+                    await _wait(self._wake, max(0.0, swept + silence - time.monotonic()))
+        finally:
+            for outbox in self._outboxes:
+                outbox.stop()
 
     async def once(self) -> int:
         """One sweep over all outboxes; returns how many events were in them. Raises after doing what it could."""
@@ -66,29 +70,45 @@ class Relay:
 
     async def _sweep(self, outbox: _Outbox) -> int:
         found = 0
+        await outbox.trimmed()
         outbox.forget()
         while pending := await outbox.aggregates.pending(BATCH):
             await self._pass_on(outbox, pending)
+            await outbox.trimmed()
             found += sum(len(one.entries) for one in pending)
             if len(pending) < BATCH:
                 break
         return found
 
     async def _pass_on(self, outbox: _Outbox, pending: Sequence[Pending]) -> None:
-        """Keep, publish and trim; what one resource cannot does not hold up the others. Raises the first failure."""
-        if not pending:
-            return
-        batches = [outbox.unpublished(one) for one in pending]
+        """Keep, publish and trim, a portion's keeping overlapped with the publishing of the one before.
+
+        What one resource cannot do does not hold up the others. Raises the first failure.
+        """
+        portions = [pending[at : at + PORTION] for at in range(0, len(pending), PORTION)]
+        failures: list[Exception] = []
+        kept = [asyncio.create_task(self._keep(outbox, portion)) for portion in portions[:1]]
+        try:
+            for n, portion in enumerate(portions):
+                batches = await kept[n]
+                kept += [asyncio.create_task(self._keep(outbox, later)) for later in portions[n + 1 : n + 2]]
+                outcomes = await asyncio.gather(*map(self._publish, batches))
+                for one, failure in zip(portion, outcomes, strict=True):
+                    if failure is not None:
+                        log.warning("events of %s are not published yet: %s", one.id, failure)
+                        failures.append(failure)
+                outbox.done([one for one, failure in zip(portion, outcomes, strict=True) if failure is None])
+        finally:
+            for task in kept:
+                task.cancel()
+        if failures:
+            raise failures[0]
+
+    async def _keep(self, outbox: _Outbox, portion: Sequence[Pending]) -> list[list[Event]]:
+        """Put events into the `events` collection; returns those to be published, a list a resource."""
+        batches = [outbox.unpublished(one) for one in portion]
         await self._log.append(list(itertools.chain.from_iterable(batches)))
-        outcomes = await asyncio.gather(*(self._publish([event for event, _ in batch]) for batch in batches))
-        done = [one for one, failure in zip(pending, outcomes, strict=True) if failure is None]
-        outbox.note(done)
-        await outbox.aggregates.trim(done)
-        for one, failure in zip(pending, outcomes, strict=True):
-            if failure is not None:
-                log.warning("events of %s are not published yet: %s", one.id, failure)
-        if failure := next((outcome for outcome in outcomes if outcome is not None), None):
-            raise failure
+        return [[event for event, _ in batch] for batch in batches]
 
     async def _publish(self, events: Sequence[Event]) -> Exception | None:
         """Publish a resource's events in order; the error that stopped it, if any."""
@@ -110,6 +130,8 @@ class _Outbox:
         self.behind = False  # whether a sweep is needed at once
         self._fresh: list[Pending] = []
         self._published: dict[str, int] = {}
+        self._to_trim: list[Pending] = []
+        self._trimming: asyncio.Task[None] | None = None
         aggregates.on_events(self._hand_over)
 
     def take(self) -> list[Pending]:
@@ -139,13 +161,37 @@ class _Outbox:
         events = [(from_entry(entry), entry) for entry in pending.entries]
         return [(event, entry) for event, entry in events if event.sequence > published]
 
-    def note(self, done: Sequence[Pending]) -> None:
-        """Remember what is published."""
-        for one in done:
+    def done(self, published: Sequence[Pending]) -> None:
+        """Remember what is published, and trim it from the outboxes in the background."""
+        for one in published:
             self._published.pop(one.id, None)  # re-inserted as the newest
             self._published[one.id] = one.sequence
         while len(self._published) > _KNOWN:
             del self._published[next(iter(self._published))]
+        self._to_trim.extend(published)
+        if self._to_trim and (self._trimming is None or self._trimming.done()):
+            self._trimming = asyncio.create_task(self._trim())
+
+    async def trimmed(self) -> None:
+        """Return when everything published is out of the outboxes. If that fails, a sweep does it again."""
+        if self._trimming is not None:
+            await asyncio.shield(self._trimming)
+
+    def stop(self) -> None:
+        """End the work in the background."""
+        if self._trimming is not None:
+            self._trimming.cancel()
+            self._trimming = None
+
+    async def _trim(self) -> None:
+        try:
+            while self._to_trim:
+                batch, self._to_trim = self._to_trim[:BATCH], self._to_trim[BATCH:]
+                await self.aggregates.trim(batch)
+        except Exception as error:  # noqa: BLE001 (it is still in the outboxes: a sweep finds it)
+            self._to_trim.clear()
+            self.behind = True
+            log.warning("published events could not be trimmed yet: %s", error)
 
     def _hand_over(self, pending: Pending) -> None:
         self._fresh.append(pending)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import secrets
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import suppress
 from datetime import datetime
 
@@ -28,7 +28,7 @@ _IDLE = 60.0  # seconds until the server forgets a watcher that left without a w
 
 async def tail(
     bus: Bus, types: Sequence[str] = (), project: str | None = None, since: datetime | None = None
-) -> AsyncIterator[Event]:
+) -> AsyncGenerator[Event, None]:
     """Events of a project (None: of all), from now or `since` on, for ever; those from outside too.
 
     `types` are types, or beginnings of types before a dot (`training.run`); none means all. Close the iterator.
