@@ -188,7 +188,7 @@ def change_message(difference: Difference) -> pb.Change:
         kind = pb.Change.ADDED
     elif difference.after is None:
         kind = pb.Change.REMOVED
-    message = pb.Change(key=difference.key, kind=kind, fields=difference.fields)
+    message = pb.Change(key=difference.key, kind=kind, fields=difference.fields, revision=difference.revision)
     if difference.before is not None:
         message.before.CopyFrom(to_struct(decode(difference.before)))
     if difference.after is not None:

@@ -10,14 +10,14 @@ import structlog
 
 log = structlog.get_logger(__name__)
 
-SWEEP_SECONDS = 1.0
+SWEEP_SECONDS = 2.0
 RETRY_SECONDS = 2.0
 
 
 class Reconciler:
     """Visits what `find` names: one visit of a name at a time, at most `parallel` in all.
 
-    `wake` makes it look at once; it looks every second anyway. A visit that fails is logged and repeated.
+    `wake` makes it look at once; it looks every two seconds anyway. A visit that fails is logged and repeated.
     """
 
     def __init__(

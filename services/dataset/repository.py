@@ -67,6 +67,7 @@ class Repository:
             indexes={
                 "commit": lambda version: version.commit,
                 "unwritten": lambda version: 1 if version.manifest is None else None,
+                "unwritten_of": lambda version: version.dataset if version.manifest is None else None,
             },
         )
         self.drafts = Aggregates(
@@ -76,7 +77,8 @@ class Repository:
             indexes={
                 "dataset": lambda draft: draft.dataset,
                 "created": lambda draft: draft.created,
-                "frozen": lambda draft: draft.frozen,
+                "frozen": lambda draft: 1 if draft.frozen else None,
+                "frozen_of": lambda draft: draft.dataset if draft.frozen else None,
             },
         )
         self.imports = Aggregates(
@@ -129,9 +131,21 @@ class Repository:
             eq={"dataset": dataset}, order_by="created", descending=True, limit=limit, after=after
         )
 
-    async def queue(self) -> list[Stored[Draft]]:
-        """All frozen drafts, oldest first."""
-        return (await self.drafts.find(order_by="frozen")).items
+    async def frozen(self) -> list[Stored[Draft]]:
+        """All frozen drafts."""
+        return (await self.drafts.find(eq={"frozen": 1})).items
+
+    async def queue(self, dataset: str) -> list[Stored[Draft]]:
+        """The frozen drafts of a dataset, oldest first."""
+        found = await self.drafts.find(eq={"frozen_of": dataset})
+        return sorted(found, key=lambda stored: (stored.value.frozen or stored.value.updated, stored.id))
+
+    async def unwritten(self, dataset: Dataset) -> list[Stored[Version]]:
+        """The versions of a dataset that have no manifest yet, oldest first."""
+        found = await self.versions.find(
+            eq={"unwritten_of": dataset.name}, where=lambda version: version.number <= dataset.head
+        )
+        return sorted(found, key=lambda stored: stored.value.number)
 
     async def current(self, dataset: str, keys: Sequence[str]) -> dict[str, Revision]:
         """The revisions of `keys` that nothing has superseded, by key."""

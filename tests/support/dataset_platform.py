@@ -69,9 +69,10 @@ class DatasetPlatform:
         database = Database.connect(mongodb_uri, f"dataset_{secrets.token_hex(4)}")
         return cls(root, mongodb_uri, database, ObjectStore.open((root / "objects").as_uri()))
 
-    def parts(self) -> Datasets:
-        """An instance's parts, with no loop running: `visit` what is to be done."""
-        return assemble(self.database, self.objects, self.root / "cache")
+    def parts(self, area: str = "") -> Datasets:
+        """An instance's parts, with no loop running: `visit` what is to be done. `area`: an object store of its own."""
+        objects = ObjectStore.open((self.root / "areas" / area).as_uri()) if area else self.objects
+        return assemble(self.database, objects, self.root / "cache")
 
     async def start(self, *, loops: bool = True) -> Instance:
         """Start an instance; stubs made from now on call it."""

@@ -1,4 +1,4 @@
-"""A stand-in for the dataset service until services/dataset exists, for tests of services that only read versions.
+"""A stand-in for the dataset service, for tests of services that only read versions and decide when there are any.
 
 It answers GetVersion and GetManifest from memory, with real Parquet partitions in a real object store. Tests from end
 to end use the real service.

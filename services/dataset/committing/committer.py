@@ -49,14 +49,14 @@ class Committer:
     async def find(self) -> list[str]:
         """The datasets with something to do: a version half-way, or a frozen draft."""
         half_way = await self._repository.datasets.find(eq={"committing": 1})
-        queue = await self._repository.queue()
-        return list(dict.fromkeys([stored.id for stored in half_way] + [stored.value.dataset for stored in queue]))
+        frozen = await self._repository.frozen()
+        return list(dict.fromkeys([stored.id for stored in half_way] + [stored.value.dataset for stored in frozen]))
 
     async def visit(self, name: str) -> None:
         """Finish the version that is half-way, then commit all frozen drafts, oldest first."""
         while True:
             # The queue is read first: a draft in it that the head has meanwhile is seen to be committed.
-            queue = [draft for draft in await self._repository.queue() if draft.value.dataset == name]
+            queue = await self._repository.queue(name)
             dataset = await self._repository.datasets.get(name)
             if dataset.value.committing is not None:
                 await self.roll_forward(dataset.value)

@@ -36,10 +36,7 @@ class PartitionWriter:
     async def visit(self, name: str) -> None:
         """Write all that is missing of one dataset, oldest version first."""
         dataset = (await self._repository.datasets.get(name)).value
-        pending = await self._repository.versions.find(
-            eq={"unwritten": 1}, where=lambda version: version.dataset == name and version.number <= dataset.head
-        )
-        for stored in sorted(pending, key=lambda stored: stored.value.number):
+        for stored in await self._repository.unwritten(dataset):
             await self._write(dataset, stored)
 
     async def _write(self, dataset: Dataset, stored: Stored[Version]) -> None:

@@ -18,12 +18,16 @@ _CACHED = 16
 
 @dataclass(frozen=True)
 class Difference:
-    """One record that differs: its texts before and after (None: it is not there), and the edit that made it so."""
+    """One record that differs: its texts before and after (None: it is not there), and the edit that made it so.
+
+    `revision` is the version with which that came; 0 in a draft.
+    """
 
     key: str
     before: str | None
     after: str | None
     edit: Edit | None
+    revision: int = 0
 
     @property
     def fields(self) -> tuple[str, ...]:
@@ -75,7 +79,7 @@ class Differ:
         found = await self._load(dataset.name, some)
         if before > after:
             counts = Counts(counts.removed, counts.changed, counts.added)
-            found = [Difference(d.key, d.after, d.before, d.edit) for d in found]
+            found = [Difference(d.key, d.after, d.before, d.edit, d.revision) for d in found]
         return counts, found
 
     async def draft(self, view: View, beyond: str | None, limit: int) -> tuple[Counts, list[Difference]]:
@@ -118,7 +122,9 @@ class Differ:
             before = stored[pair.before] if pair.before else None
             after = stored[pair.after] if pair.after else None
             edit = after.edit if after else before.removal if before else None
-            found.append(Difference(key, before.text if before else None, after.text if after else None, edit))
+            came = after.start if after else before.end if before else 0
+            texts = (before.text if before else None, after.text if after else None)
+            found.append(Difference(key, *texts, edit, came))
         return found
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import heapq
+import threading
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cmp_to_key
@@ -82,11 +83,20 @@ class Scanner:
         self._manifests = manifests
         self._files = files
         self._tails: dict[tuple[str, int], Tail] = {}
-        self._duckdb = duckdb.connect(":memory:", config={"threads": 2, "memory_limit": "1GB"})
+        self._opening = threading.Lock()
+        self._duckdb: duckdb.DuckDBPyConnection | None = None
 
     def close(self) -> None:
-        """Close DuckDB."""
-        self._duckdb.close()
+        """Close DuckDB, if it was needed."""
+        if self._duckdb is not None:
+            self._duckdb.close()
+
+    def _cursor(self) -> duckdb.DuckDBPyConnection:
+        """A connection of its own to the one database of this process."""
+        with self._opening:
+            if self._duckdb is None:
+                self._duckdb = duckdb.connect(":memory:", config={"threads": 2, "memory_limit": "1GB"})
+            return self._duckdb.cursor()
 
     async def run(self, view: View, query: Query) -> list[tuple[Position, Found]]:
         """The records of a page, one more than the limit if there are more. Raises InvalidArgument."""
@@ -167,7 +177,7 @@ class Scanner:
         return [_hit(row, bound.order, column[1] if column else None) for row in rows]
 
     def _execute(self, statement: str, parameters: dict[str, Any], hidden: Collection[str]) -> list[tuple[Any, ...]]:
-        cursor = self._duckdb.cursor()
+        cursor = self._cursor()
         try:
             if hidden:
                 cursor.register("hidden", pa.table({"key": pa.array(list(hidden), pa.string())}))

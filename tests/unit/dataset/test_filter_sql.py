@@ -13,7 +13,13 @@ from hypothesis import strategies as st
 
 from services.dataset.filters.expression import Expression, holds
 from services.dataset.filters.sql import Compiler
-from services.dataset.partitions.columns import ColumnType, columns_of, kinds_of_records, kinds_of_table, table_of_records
+from services.dataset.partitions.columns import (
+    ColumnType,
+    columns_of,
+    kinds_of_records,
+    kinds_of_table,
+    table_of_records,
+)
 from services.dataset.query.order import Order, Position, beyond, position, sorting
 from services.dataset.values import Record
 from tests.unit.dataset.strategies import FIELDS, expressions, records
