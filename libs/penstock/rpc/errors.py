@@ -138,10 +138,15 @@ def from_rpc_error(error: grpc.RpcError) -> PenstockError:
         if key == DETAILS_KEY and isinstance(value, bytes):
             return from_status(status_pb2.Status.FromString(value))
     code, details = error.code(), error.details() or "no details"
-    if code is grpc.StatusCode.UNAVAILABLE:
+    if code is grpc.StatusCode.UNAVAILABLE or _was_cut(code, details):
         return Unavailable(f"The platform does not answer ({details}). Is it running? `penstock status` tells.")
     if code is grpc.StatusCode.DEADLINE_EXCEEDED:
         return DeadlineExceeded("No answer came in time. The work may still be going on: look before trying again.")
     if code is grpc.StatusCode.UNIMPLEMENTED:
         return FailedPrecondition(f"The platform does not know this call ({details}): it may be an older version.")
     return _CLASSES.get(code, PenstockError)(details)
+
+
+def _was_cut(code: grpc.StatusCode, details: str) -> bool:
+    """Whether an answer had begun when its server died: a proxy then resets the stream, and gRPC knows no status."""
+    return code in (grpc.StatusCode.UNKNOWN, grpc.StatusCode.INTERNAL) and "RST_STREAM" in details

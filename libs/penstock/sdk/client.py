@@ -22,6 +22,7 @@ from penstock.api.tuning.v1.tuning_service_pb2_grpc import TuningServiceStub
 from penstock.errors import InvalidArgument
 from penstock.runtime.settings import ClientSettings
 from penstock.sdk.interceptors import Session
+from penstock.sdk.retries import PATIENCE
 
 if TYPE_CHECKING:
     from penstock.sdk.datasets import DatasetClient
@@ -35,10 +36,18 @@ class Client:
 
     `url` is what `penstock up` printed (`http://127.0.0.1:8420`, or `https://…`), `token` a token's text; both, and
     `project`, default to the environment (PENSTOCK_URL, PENSTOCK_TOKEN, PENSTOCK_PROJECT) and the local home.
-    The attributes named after services are the generated stubs; they raise `penstock.errors`.
+    The attributes named after services are the generated stubs; they raise `penstock.errors`. Calls that may be
+    repeated are, for `patience` seconds, while a platform that is there does not answer.
     """
 
-    def __init__(self, url: str | None = None, token: str | None = None, project: str | None = None) -> None:
+    def __init__(
+        self,
+        url: str | None = None,
+        token: str | None = None,
+        project: str | None = None,
+        *,
+        patience: float = PATIENCE,
+    ) -> None:
         settings = ClientSettings.from_environ()
         self.url = (url or settings.url).rstrip("/")
         self.token = token or settings.token
@@ -51,12 +60,16 @@ class Client:
             ("grpc.max_receive_message_length", MAX_MESSAGE),
             ("grpc.max_send_message_length", MAX_MESSAGE),
             ("grpc.keepalive_time_ms", 30_000),
+            # By default a channel waits up to two minutes before it looks again for a server that was down.
+            ("grpc.initial_reconnect_backoff_ms", 100),
+            ("grpc.min_reconnect_backoff_ms", 200),
+            ("grpc.max_reconnect_backoff_ms", 1_000),
         ]
         if parts.scheme == "https":
             channel = grpc.secure_channel(target, grpc.ssl_channel_credentials(), options)
         else:
             channel = grpc.insecure_channel(target, options)
-        self._session = Session(self.token)
+        self._session = Session(self.token, patience)
         self._raw = channel
         self.channel = grpc.intercept_channel(channel, self._session)
 

@@ -33,9 +33,12 @@ def pack(folder: Path) -> bytes:
     """A gzipped tar of a folder's files, the same bytes for the same files; in a git tree without what git ignores."""
     if not folder.is_dir():
         raise InvalidArgument(f"There is no folder {folder}: --code takes a git URL or a folder.", field="code")
+    files = _files(folder)
+    if not files:
+        raise InvalidArgument(f"There is no file in {folder}.", field="code")
     buffer = io.BytesIO()
     with gzip.GzipFile(fileobj=buffer, mode="wb", mtime=0) as packed, tarfile.open(fileobj=packed, mode="w") as tar:
-        for path in _files(folder):
+        for path in files:
             info = tarfile.TarInfo(str(path.relative_to(folder)))
             info.size = path.stat().st_size
             info.mode = 0o755 if path.stat().st_mode & 0o100 else 0o644
@@ -51,13 +54,16 @@ def pack(folder: Path) -> bytes:
 
 
 def _files(folder: Path) -> list[Path]:
-    listed = subprocess.run(
-        ["git", "-C", str(folder), "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
-        capture_output=True,
-        check=False,
-    )
-    if listed.returncode == 0:
-        found = [folder / name.decode() for name in listed.stdout.split(b"\0") if name]
-    else:
-        found = [p for p in folder.rglob("*") if not SKIPPED & set(p.relative_to(folder).parts)]
+    # Git lists nothing for a folder that it ignores as a whole: then all its files are meant.
+    found = _listed_by_git(folder) or [p for p in folder.rglob("*") if not SKIPPED & set(p.relative_to(folder).parts)]
     return sorted(p for p in found if p.is_file() and not p.is_symlink())
+
+
+def _listed_by_git(folder: Path) -> list[Path]:
+    """What git knows or would add; nothing where there is no git, or no tree of it."""
+    command = ["git", "-C", str(folder), "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
+    try:
+        listed = subprocess.run(command, capture_output=True, check=True).stdout
+    except (OSError, subprocess.CalledProcessError):
+        return []
+    return [folder / name.decode(errors="surrogateescape") for name in listed.split(b"\0") if name]

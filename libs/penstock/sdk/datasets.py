@@ -8,12 +8,13 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from google.protobuf import json_format, struct_pb2
+from google.protobuf import json_format
 
 from penstock import names
 from penstock.api.dataset.v1 import dataset_service_pb2 as pb
 from penstock.errors import FailedPrecondition, InvalidArgument, NotFound
 from penstock.objects.paths import safe_join
+from penstock.rpc.structs import to_struct
 from penstock.sdk.following import wait
 
 if TYPE_CHECKING:
@@ -22,13 +23,6 @@ if TYPE_CHECKING:
 CHUNK = 4 * 1024 * 1024
 FORMATS = {".jsonl": "JSONL", ".ndjson": "JSONL", ".csv": "CSV", ".parquet": "PARQUET", ".pq": "PARQUET"}
 BATCH = 500  # edits in one call
-
-
-def to_struct(data: Mapping[str, Any]) -> struct_pb2.Struct:
-    """A JSON object as the API takes it."""
-    struct = struct_pb2.Struct()
-    json_format.ParseDict(dict(data), struct)
-    return struct
 
 
 def default_draft() -> str:
@@ -80,7 +74,7 @@ class DatasetClient:
     ) -> pb.Import:
         """Import a JSONL, CSV or Parquet file by key, and wait until it is committed (or staged in `draft`).
 
-        The same file under the same `request_id` (by default its digest) goes on where it was cut off.
+        The same file under the same `request_id` goes on where it was cut off; without one it is a new import.
         """
         name = self.start_import(path, key=key, label=label, draft=draft, request_id=request_id, on_update=on_update)
         return wait(lambda: self._api.WatchImport(pb.WatchImportRequest(name=name)), on_update)
@@ -107,13 +101,14 @@ class DatasetClient:
             source=file.name, format=pb.Import.Format.Value(format_name), key_field=key, label_field=label,
             size=file.stat().st_size, digest=digest, draft=draft,
         )  # fmt: skip
-        # Deterministic only when the caller says so: importing the same file again later is a new import.
         request = pb.CreateImportRequest(parent=self.name, request_id=request_id, **{"import": spec})
         state = self._api.CreateImport(request)
         with file.open("rb") as source:
             while state.state == pb.Import.UPLOADING and state.received < state.size:
                 source.seek(state.received)
                 data = source.read(CHUNK)
+                if not data:
+                    raise FailedPrecondition(f"{file} became shorter while it was sent: import it again.")
                 state = self._api.WriteImport(pb.WriteImportRequest(name=state.name, offset=state.received, data=data))
                 if on_update:
                     on_update(state)
@@ -218,14 +213,16 @@ def save_stream(path: Path, chunks: Iterable[bytes], digest: str) -> None:
     """Write a download beside its target, check its digest, and move it into place."""
     sha = hashlib.sha256()
     partial = path.with_name(path.name + ".part")
-    with partial.open("wb") as out:
-        for data in chunks:
-            sha.update(data)
-            out.write(data)
-    if digest and f"sha256:{sha.hexdigest()}" != digest:
-        partial.unlink()
-        raise FailedPrecondition(f"{path.name} arrived damaged: download it again.")
-    partial.replace(path)
+    try:
+        with partial.open("wb") as out:
+            for data in chunks:
+                sha.update(data)
+                out.write(data)
+        if digest and f"sha256:{sha.hexdigest()}" != digest:
+            raise FailedPrecondition(f"{path.name} arrived damaged: download it again.")
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
 
 
 def _sha256(path: Path) -> str:

@@ -1,14 +1,18 @@
-"""Client interceptors: the token, a deadline where none is given, domain errors for RpcErrors, and last writes."""
+"""Client interceptors: the token, a deadline, patience with a platform that restarts, domain errors, last writes."""
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import grpc
 from google.protobuf.message import Message
 
+from penstock.errors import PenstockError
+from penstock.rpc.channels import with_request_id
 from penstock.rpc.errors import from_rpc_error
+from penstock.sdk import retries
 
 DEFAULT_DEADLINE = 60.0  # seconds, for calls that are not streams
 
@@ -27,10 +31,15 @@ class _DetailsOfCall(_Details, grpc.ClientCallDetails):
 
 
 class Session(grpc.UnaryUnaryClientInterceptor, grpc.UnaryStreamClientInterceptor):
-    """What all calls of one client share; `last_writes` maps resource names to the sequence of the last write seen."""
+    """What all calls of one client share; `last_writes` maps resource names to the sequence of the last write seen.
 
-    def __init__(self, token: str | None) -> None:
+    A platform that does not answer is asked again for `patience` seconds, if the call may be repeated.
+    """
+
+    def __init__(self, token: str | None, patience: float = retries.PATIENCE) -> None:
         self._token = token
+        self._patience = patience
+        self._answered = False
         self.last_writes: dict[str, int] = {}
 
     def _details(self, call: grpc.ClientCallDetails, default_deadline: float | None) -> _DetailsOfCall:
@@ -41,14 +50,33 @@ class Session(grpc.UnaryUnaryClientInterceptor, grpc.UnaryStreamClientIntercepto
         return _DetailsOfCall(call.method, timeout, metadata, call.credentials, call.wait_for_ready, call.compression)
 
     def intercept_unary_unary(self, continuation: Callable[..., Any], client_call_details: Any, request: Any) -> Any:
-        """Call; raise a PenstockError for any other status than OK."""
-        call = continuation(self._details(client_call_details, DEFAULT_DEADLINE), request)
-        try:
-            response = call.result()
-        except grpc.RpcError as error:
-            raise from_rpc_error(error) from None
-        self._remember(response)
-        return call
+        """Call, and again if that may help; raise a PenstockError for any other status than OK."""
+        again = retries.repeatable(client_call_details.method)
+        request = with_request_id(request) if again else request
+        details = self._details(client_call_details, DEFAULT_DEADLINE)
+        began, attempt = time.monotonic(), 0
+        while True:
+            call = continuation(details, request)
+            try:
+                response = call.result()
+            except grpc.RpcError as error:
+                failure = from_rpc_error(error)
+                self._answered = self._answered or retries.answered(error)
+                if not again or not self._wait(failure, attempt, time.monotonic() - began):
+                    raise failure from None
+                attempt += 1
+            else:
+                self._answered = True
+                self._remember(response)
+                return call
+
+    def _wait(self, failure: PenstockError, attempt: int, waited: float) -> bool:
+        """Wait before another attempt; False if there is no point in one."""
+        patience = self._patience if self._answered else min(self._patience, retries.FIRST_PATIENCE)
+        if not retries.may_pass(failure) or waited >= patience:
+            return False
+        time.sleep(retries.DELAYS[min(attempt, len(retries.DELAYS) - 1)])
+        return True
 
     def intercept_unary_stream(self, continuation: Callable[..., Any], client_call_details: Any, request: Any) -> Any:
         """Call a stream; its iterator raises a PenstockError where it breaks."""

@@ -2,40 +2,19 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
-
-from google.protobuf.duration_pb2 import Duration
 
 from penstock import names
 from penstock.api.pipeline.v1 import pipeline_service_pb2 as pb
 from penstock.errors import InvalidArgument
-from penstock.sdk.datasets import to_struct
+from penstock.sdk.documents import check_fields, parse_duration, parse_flag, parse_mapping, parse_text, parse_whole
 
 if TYPE_CHECKING:
     from penstock.sdk.client import Client
 
 ACTIONS = ("train", "tune", "evaluate", "deploy")
 KNOWN = {"kind", "name", "description", "on", "steps", "max_recurrence", "paused"}
-_DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)")
-_SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
-
-
-def parse_duration(value: Any, field: str) -> Duration:
-    """`500ms`, `2s`, `5m`, `1h`, `30d`, or a number of seconds."""
-    if isinstance(value, (int, float)) and not isinstance(value, bool) and value >= 0:
-        seconds = float(value)
-    else:
-        match = _DURATION.fullmatch(str(value))
-        if not match:
-            raise InvalidArgument(
-                f"{field}: '{value}' is not a duration such as 500ms, 2s, 5m, 1h or 30d.", field=field
-            )
-        seconds = float(match[1]) * _SECONDS[match[2]]
-    duration = Duration()
-    duration.FromMilliseconds(round(seconds * 1000))
-    return duration
 
 
 def parse_pipeline(client: Client, document: Any) -> pb.Pipeline:
@@ -47,20 +26,18 @@ def parse_pipeline(client: Client, document: Any) -> pb.Pipeline:
     if not isinstance(document, Mapping) or document.get("kind") != "Pipeline":
         raise InvalidArgument("The file must be a YAML mapping with `kind: Pipeline`.", field="kind")
     document = {("on" if key is True else str(key)): value for key, value in document.items()}
-    unknown = sorted(set(document) - KNOWN)
-    if unknown:
-        raise InvalidArgument(f"Unknown field '{unknown[0]}'; known: {', '.join(sorted(KNOWN))}.", field=unknown[0])
+    check_fields(document, KNOWN)
     name = names.check_id(str(document.get("name", "")), "name")
     steps = document.get("steps")
     if not isinstance(steps, list) or not steps:
         raise InvalidArgument("A pipeline needs a list of `steps`.", field="steps")
     return pb.Pipeline(
         name=client.name("pipeline", name),
-        description=str(document.get("description", "")),
+        description=parse_text(document.get("description"), "description"),
         trigger=_trigger(document.get("on")),
         steps=[_step(step, f"steps[{index}]") for index, step in enumerate(steps)],
-        max_recurrence=int(document.get("max_recurrence", 0)),
-        paused=bool(document.get("paused", False)),
+        max_recurrence=parse_whole(document.get("max_recurrence", 0), "max_recurrence"),
+        paused=parse_flag(document.get("paused", False), "paused"),
     )
 
 
@@ -69,7 +46,10 @@ def _trigger(on: Any) -> pb.Trigger:
         raise InvalidArgument(
             "A pipeline needs `on: {event: TYPE}`, such as dataset.version.committed.", field="on.event"
         )
-    trigger = pb.Trigger(event=str(on["event"]), filter=str(on.get("filter", "")))
+    unknown = sorted(map(str, set(on) - {"event", "filter", "debounce"}))
+    if unknown:
+        raise InvalidArgument(f"`on` has event, filter and debounce, not '{unknown[0]}'.", field=f"on.{unknown[0]}")
+    trigger = pb.Trigger(event=parse_text(on["event"], "on.event"), filter=parse_text(on.get("filter"), "on.filter"))
     debounce = on.get("debounce")
     if debounce is not None:
         if not isinstance(debounce, Mapping) or set(debounce) != {"quiet", "max_wait"}:
@@ -86,12 +66,9 @@ def _step(step: Any, field: str) -> pb.Step:
             f"{field} must have an `id`, one of {', '.join(ACTIONS)}, and at most an `if`.", field=field
         )
     action = actions[0]
-    settings = step[action] or {}
-    if not isinstance(settings, Mapping):
-        raise InvalidArgument(f"{field}.{action} must be a mapping of settings.", field=f"{field}.{action}")
-    return pb.Step(
-        id=str(step.get("id", action)),
-        action=action,
-        condition=str(step.get("if", "")),
-        **{"with": to_struct(settings)},
-    )
+    settings = parse_mapping(step[action], f"{field}.{action}")
+    condition = step.get("if")
+    # YAML makes a bare true or false a boolean; CEL spells them alike.
+    text = str(condition).lower() if isinstance(condition, bool) else parse_text(condition, f"{field}.if")
+    step_id = parse_text(step.get("id", action), f"{field}.id")
+    return pb.Step(id=step_id, action=action, condition=text, **{"with": settings})
