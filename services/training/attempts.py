@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 import structlog
 
 from penstock import names
-from penstock.errors import FailedPrecondition
+from penstock.errors import DataCorrupt, FailedPrecondition, NotFound
 from penstock.jobs.executor import Executor, Phase
 from penstock.jobs.result import Cause, JobResult, JobState
 from penstock.jobs.spec import AttemptRef, Report
@@ -53,16 +53,18 @@ class Attempts:
     async def look(self, run: Run) -> Ending | None:
         """Start the current attempt if nobody has; the transition that its end asks for, or None while it runs."""
         ref = ref_of(run)
-        seen = await self.executor.observe(ref)
+        try:
+            seen = await self.executor.observe(ref)
+            if seen.result is not None:
+                return await self._result(run, seen.result)
+        except (DataCorrupt, NotFound) as error:
+            return await self._lost(run, f"What the attempt left behind cannot be read. {error.message}")
+        if seen.phase is Phase.LOST:
+            return await self._lost(run, "The process of the attempt went away without a result.")
         if seen.phase is Phase.NEVER_STARTED:
             await self._start(run, ref)
-        elif seen.phase is Phase.HELD:
-            await self._adopt(run, ref)
-        elif seen.result is not None:
-            return await self._result(run, seen.result)
         else:
-            await self.executor.kill_rest(ref)
-            return await self._lost(run, "The process of the attempt went away without a result.")
+            await self._adopt(run, ref)
         return None
 
     async def cancel(self, run: Run) -> str | None:
@@ -71,7 +73,6 @@ class Attempts:
         await self.executor.cancel(ref, GRACE_SECONDS)
         seen = await self.executor.observe(ref)
         if seen.phase is Phase.HELD:
-            await asyncio.sleep(0.05)
             return None
         if seen.result is not None:
             return seen.result.log.digest if seen.result.log else ""
@@ -140,6 +141,7 @@ class Attempts:
         return lambda current: model.complete(current, attempt, outcome, now())
 
     async def _lost(self, run: Run, reason: str) -> Ending:
+        await self.executor.kill_rest(ref_of(run))
         attempt, log = run.attempt, await self._keep_log(ref_of(run))
         return lambda current: model.lose(current, attempt, reason, now(), log)
 

@@ -25,6 +25,7 @@ from services.training.model import Fenced, Run, RunState
 from services.training.repository import Repository
 
 SWEEP_SECONDS = 1.0
+IDLE_SECONDS = 5.0  # between two sweeps when nothing is unfinished: commands wake this process themselves
 WATCH_SECONDS = 0.1  # between two looks at a running job
 LOOKS_SECONDS = 2.0  # after so long a watched run is read anew: another instance may have cancelled it
 log = structlog.get_logger(__name__)
@@ -56,7 +57,7 @@ class Reconciler:
                 self._woken.clear()
                 await self.sweep()
                 with suppress(TimeoutError):
-                    await asyncio.wait_for(self._woken.wait(), SWEEP_SECONDS)
+                    await asyncio.wait_for(self._woken.wait(), SWEEP_SECONDS if self._tasks else IDLE_SECONDS)
         finally:
             tasks = list(self._tasks.values())
             for task in tasks:
@@ -116,9 +117,7 @@ class Reconciler:
         if run.accepted:
             await self._register(run)
         elif run.state is RunState.CANCELLING:
-            if (log_digest := await self._attempts.cancel(run)) is not None:
-                ended = await self._change(run, lambda current: model.cancelled(current, now(), log_digest))
-                await self._attempts.forget(ended.value)
+            await self._cancel(run)
         else:
             await self._watch(run)
 
@@ -134,6 +133,12 @@ class Reconciler:
         await self._attempts.forget(stored.value)
         if stored.value.accepted and stored.value.state is RunState.RUNNING:
             await self._register(stored.value)
+
+    async def _cancel(self, run: Run) -> None:
+        while (log_digest := await self._attempts.cancel(run)) is None:  # noqa: ASYNC110 - another process ends it
+            await asyncio.sleep(WATCH_SECONDS)
+        ended = await self._change(run, lambda current: model.cancelled(current, now(), log_digest))
+        await self._attempts.forget(ended.value)
 
     async def _register(self, run: Run) -> None:
         try:

@@ -29,7 +29,7 @@ from services.tuning.repository import Repository, trial_name
 from services.tuning.sampling import Samplers
 from services.tuning.trainings import Trainings
 
-SWEEP_SECONDS = 2.0
+SWEEP_SECONDS = 5.0  # every study has a task that looks by itself; commands wake this process
 ASK_SECONDS = 1.0  # between two questions about the same run, when no event says anything
 # What says that a trial's run can never be made, or a version never registered: the user's doing, or a limit.
 REFUSALS = (AlreadyExists, FailedPrecondition, InvalidArgument, NotFound, PermissionDenied, ResourceExhausted)

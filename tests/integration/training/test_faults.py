@@ -108,12 +108,24 @@ async def test_a_cancellation_outlives_the_service(platform: TrainingPlatform, v
     assert await platform.events(second, name) == [*ENDED, "training.run.cancelled"]
 
 
-async def test_two_reconcilers_at_once_do_everything_once(platform: TrainingPlatform, version: str) -> None:
+async def test_a_result_that_cannot_be_read_costs_an_attempt(platform: TrainingPlatform, version: str) -> None:
     await platform.start()
+    stub = platform.stub()
+    name = await platform.submit(stub, version, WAITS_AT_FIRST)
+    await until_logged(stub, name, b"begun")
+    platform.objects.put_named(f"{prefix(name, 1)}/result.json", b"{}")
+    done = await wait_for(stub, name, pb.Run.SUCCEEDED)
+    assert [attempt.state for attempt in done.attempts] == ["lost", "succeeded"]
+    assert "cannot be read" in done.attempts[0].reason
+
+
+async def test_two_reconcilers_at_once_do_everything_once(platform: TrainingPlatform, version: str) -> None:
+    other = await platform.start()
     instance = await platform.start()
     stub = platform.stub()
     result = a_result(platform)
     names = [await submit_done(platform, instance, version, result, f"race-{n}") for n in range(6)]
+    other.training.reconciler.wake(names[0])
     for name in names:
         done = await wait_for(stub, name, pb.Run.SUCCEEDED)
         assert done.attempt == 1

@@ -10,7 +10,7 @@ from penstock.api.training.v1.training_service_pb2_grpc import TrainingServiceSt
 from penstock.backing.stack import Stack
 from penstock.events import Consumer, Event
 from services.training.service import build
-from tests.support.service_host import client, running_host
+from tests.support.service_host import client, import_rows, running_host
 
 PARENT = "projects/default"
 
@@ -24,14 +24,14 @@ async def test_a_runs_events_come_in_order_and_continue_its_chain(stack: Stack, 
         if event.type == "training.run.succeeded":
             ended.set()
 
-    async with running_host(stack, home, {"training": build}) as (host, datasets):
+    async with running_host(stack, home, {"training": build}) as host:
         context = host.contexts["training"]
         consuming = asyncio.create_task(
             Consumer(context.bus, context.database(), "training-test", ["training.run"], note).run()
         )
         stub = client(host, TrainingServiceStub, "training")
         rows = [{"id": f"k{n}", "x": float(n), "kind": "big" if n > 20 else "small"} for n in range(40)]
-        version = datasets.add("default", "shapes", rows, label="kind")
+        version = await import_rows(host, "shapes", rows, label="kind")
         run = pb.Run(dataset_version=version, code=pb.Code(algorithm="logistic-regression"), model="shapes")
         made = await stub.CreateRun(pb.CreateRunRequest(parent=PARENT, run=run))
         async with asyncio.timeout(40):

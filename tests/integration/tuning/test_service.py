@@ -15,7 +15,7 @@ from services.training.service import build as build_training
 from services.tuning import reconciler
 from services.tuning.service import build
 from tests.support.sample_model import model_files
-from tests.support.service_host import client, running_host
+from tests.support.service_host import client, import_rows, running_host
 from tests.support.training_platform import make_repository
 from tests.support.tuning_platform import SCORES_X
 
@@ -28,13 +28,13 @@ async def test_events_alone_drive_a_study(stack: Stack, home: Path, monkeypatch:
     async def note(event: Event) -> None:
         seen.append(event)
 
-    async with running_host(stack, home, {"training": build_training, "tuning": build}) as (host, datasets):
+    async with running_host(stack, home, {"training": build_training, "tuning": build}) as host:
         context = host.contexts["tuning"]
         kinds = ["tuning.study", "training.run", "training.model"]
         consuming = asyncio.create_task(Consumer(context.bus, context.database(), "tuning-test", kinds, note).run())
         rows = [{"id": f"k{n}", "x": float(n), "kind": "big" if n > 20 else "small"} for n in range(40)]
         study = pb.Study(
-            dataset_version=datasets.add("default", "shapes", rows, label="kind"),
+            dataset_version=await import_rows(host, "shapes", rows, label="kind"),
             code={"git": {"url": str(code)}},
             command=["sh", "train.sh"],
             space=[pb.ParameterSpace(name="x", float=pb.FloatRange(low=0, high=1))],
