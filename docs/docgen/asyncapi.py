@@ -187,7 +187,7 @@ def _channel(found: EventType) -> Document:
 
 
 def _operation_id(found: EventType) -> str:
-    return "send" + found.message.DESCRIPTOR.name
+    return f"send{found.message.DESCRIPTOR.name}"
 
 
 def _operation(found: EventType) -> Document:

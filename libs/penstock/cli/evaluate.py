@@ -64,7 +64,8 @@ def _finish(session: Session, done: pb.Evaluation) -> None:
 
 
 def _print(done: pb.Evaluation) -> None:
-    metrics = "  ".join(f"{k} {v:.4g}" for k, v in sorted(done.metrics.items()))
+    told = [(k, v) for k, v in sorted(done.metrics.items()) if k != "records" and not k.startswith("weighted_")]
+    metrics = "  ".join(f"{k} {v:.4g}" for k, v in told)
     click.echo(f"{short(done.model_version)} on {short(done.dataset_version)} ({done.records} records): {metrics}")
     table(
         ["CLASS", "PRECISION", "RECALL", "F1", "RECORDS"],
@@ -76,9 +77,8 @@ def _print(done: pb.Evaluation) -> None:
         click.echo("\ntrue \\ predicted")
         table(["", *labels], rows)
     if done.rule:
-        click.echo(
-            f"\nverdict: {'passed' if done.verdict.passed else 'failed'}: {done.rule} {done.verdict.reason}".rstrip()
-        )
+        reason = f" ({done.verdict.reason})" if done.verdict.reason else ""
+        click.echo(f"\nverdict: {'passed' if done.verdict.passed else 'failed'}: {done.rule}{reason}")
 
 
 @click.group()

@@ -77,9 +77,8 @@ def tree(name: str, nodes: Sequence[pb.Node], edges: Sequence[pb.Edge]) -> list[
         node = known.get(current)
         extra = ""
         if node is not None and current not in seen:
-            attributes = to_dict(node).get("attributes", {})
             extra = "  ".join(
-                f"{k}={v}" for k, v in attributes.items() if isinstance(v, (str, int, float, bool)) and v != ""
+                f"{k}={v}" for k, v in sorted(to_dict(node).get("attributes", {}).items()) if _telling(k, v)
             )
         lines.append(f"{prefix}{label}{current}" + (f"  ({extra})" if extra else ""))
         if current in seen:
@@ -90,6 +89,15 @@ def tree(name: str, nodes: Sequence[pb.Node], edges: Sequence[pb.Edge]) -> list[
 
     walk(name, "", "")
     return lines
+
+
+def _telling(key: str, value: object) -> bool:
+    """Whether a person who reads the tree wants an attribute: no zeros, no digests, no names (they are edges)."""
+    if key == "correlation_id":  # the same for all; said once below the tree
+        return False
+    if isinstance(value, str):
+        return bool(value) and not value.startswith(("sha256:", "projects/", "algorithm:"))
+    return isinstance(value, (int, float)) and value is not False and value != 0
 
 
 @lineage.command()
