@@ -6,7 +6,7 @@ finds what is there.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -25,8 +25,7 @@ from penstock.api.tuning.v1 import tuning_service_pb2 as tuning_pb
 from penstock.api.tuning.v1.tuning_service_pb2_grpc import TuningServiceStub
 from penstock.errors import InvalidArgument, PenstockError
 from penstock.rpc.channels import Channels
-from penstock.rpc.structs import to_struct
-from penstock.sdk.pipelines import parse_duration
+from penstock.sdk.documents import parse_duration, parse_mapping, parse_whole, parse_wholes
 from penstock.sdk.studies import parse_objective, parse_sampler, parse_space
 
 ACTIONS: dict[str, tuple[frozenset[str], frozenset[str]]] = {
@@ -73,7 +72,7 @@ class Action(Protocol):
     async def start(self, project: str, settings: Mapping[str, Any], request_id: str) -> str:
         """Make the resource, or find the one made under `request_id`; answers its name."""
 
-    def follow(self, resource: str) -> AsyncIterator[Outcome]:
+    def follow(self, resource: str) -> AsyncGenerator[Outcome, None]:
         """Its state as it changes; raises StepFailed where it does not end well."""
 
     async def cancel(self, resource: str) -> None:
@@ -121,7 +120,7 @@ class Train:
         run = training_pb.Run(
             dataset_version=version,
             code=training_pb.Code(algorithm=str(settings["algorithm"])),
-            parameters=to_struct(settings.get("parameters") or {}, field="train.parameters"),
+            parameters=parse_mapping(settings.get("parameters"), "train.parameters"),
             model=str(settings.get("model") or names.parse(version)["dataset"]),
         )
         made = await self._api.CreateRun(
@@ -129,7 +128,7 @@ class Train:
         )
         return made.name
 
-    async def follow(self, resource: str) -> AsyncIterator[Outcome]:
+    async def follow(self, resource: str) -> AsyncGenerator[Outcome, None]:
         """The run until it ends."""
         async for run in self._api.WatchRun(training_pb.WatchRunRequest(name=resource)):
             state = training_pb.Run.State.Name(run.state)
@@ -156,11 +155,11 @@ class Tune:
         study = tuning_pb.Study(
             dataset_version=version,
             code=training_pb.Code(algorithm=str(settings["algorithm"])),
-            parameters=to_struct(settings.get("parameters") or {}, field="tune.parameters"),
+            parameters=parse_mapping(settings.get("parameters"), "tune.parameters"),
             space=parse_space(settings["space"]),
             objective=parse_objective(settings["objective"]),
-            max_trials=int(settings.get("trials", 20)),
-            parallelism=int(settings.get("parallelism", 1)),
+            max_trials=parse_whole(settings.get("trials", 20), "tune.trials"),
+            parallelism=parse_whole(settings.get("parallelism", 1), "tune.parallelism"),
             sampler=parse_sampler(settings.get("sampler")),
             model=str(settings.get("model") or names.parse(version)["dataset"]),
         )
@@ -169,7 +168,7 @@ class Tune:
         )
         return made.name
 
-    async def follow(self, resource: str) -> AsyncIterator[Outcome]:
+    async def follow(self, resource: str) -> AsyncGenerator[Outcome, None]:
         """The study until it ends."""
         async for study in self._api.WatchStudy(tuning_pb.WatchStudyRequest(name=resource)):
             state = tuning_pb.Study.State.Name(study.state)
@@ -220,7 +219,7 @@ class Evaluate:
         )
         return made.name
 
-    async def follow(self, resource: str) -> AsyncIterator[Outcome]:
+    async def follow(self, resource: str) -> AsyncGenerator[Outcome, None]:
         """The evaluation until it ends."""
         async for found in self._api.WatchEvaluation(evaluation_pb.WatchEvaluationRequest(name=resource)):
             state = evaluation_pb.Evaluation.State.Name(found.state)
@@ -256,14 +255,14 @@ class Deploy:
         request = serving_pb.DeployModelRequest(
             name=endpoint,
             model_version=await self._references.model_version(project, str(settings["model"]), "deploy.model"),
-            steps=[int(step) for step in settings.get("steps") or ()],
+            steps=parse_wholes(settings.get("steps"), "deploy.steps"),
             request_id=request_id,
         )
         if "hold" in settings:
             request.hold.CopyFrom(parse_duration(settings["hold"], "deploy.hold"))
         return (await self._api.DeployModel(request)).name
 
-    async def follow(self, resource: str) -> AsyncIterator[Outcome]:
+    async def follow(self, resource: str) -> AsyncGenerator[Outcome, None]:
         """The revision until it serves."""
         async for revision in self._api.WatchRevision(serving_pb.WatchRevisionRequest(name=resource)):
             state = serving_pb.Revision.State.Name(revision.state)

@@ -7,11 +7,12 @@ from dataclasses import dataclass, replace
 
 from penstock import names
 from penstock.errors import AlreadyExists, InvalidArgument, NotFound
-from penstock.events import NewEvent
+from penstock.events import EVENT_TYPES, NewEvent
+from penstock.events.registry import PREFIX, short_type
 from penstock.store import Stored, now
 from services.pipeline.actions import check_settings
-from services.pipeline.expressions import check, check_expression, check_references
-from services.pipeline.model import DEFAULT_RECURRENCE, Pipeline, PipelineRun, Step
+from services.pipeline.expressions import TRIGGER_VARIABLES, check, check_expression, check_references
+from services.pipeline.model import DEFAULT_RECURRENCE, Pipeline, PipelineRun, Step, Trigger
 from services.pipeline.repository import Repository
 
 MAX_STEPS = 50
@@ -21,14 +22,9 @@ def validate(pipeline: Pipeline) -> Pipeline:
     """Raise InvalidArgument, naming the field, for a pipeline that could never work; answers it with its defaults."""
     names.check_id(names.parse(pipeline.name, kind="pipeline", field="pipeline.name").id, "pipeline.name")
     trigger = pipeline.trigger
-    if not trigger.event:
-        raise InvalidArgument("Say on which event type the pipeline runs.", field="pipeline.trigger.event")
     if trigger.filter:
-        check(trigger.filter, "pipeline.trigger.filter")
-    if trigger.quiet is not None and (trigger.max_wait is None or trigger.max_wait < trigger.quiet):
-        raise InvalidArgument(
-            "A debounce needs `max_wait`, at least as long as `quiet`.", field="pipeline.trigger.debounce.max_wait"
-        )
+        check(trigger.filter, "pipeline.trigger.filter", TRIGGER_VARIABLES)
+    _check_debounce(trigger)
     if not 1 <= len(pipeline.steps) <= MAX_STEPS:
         raise InvalidArgument(f"A pipeline has 1 to {MAX_STEPS} steps.", field="pipeline.steps")
     known: set[str] = set()
@@ -37,7 +33,32 @@ def validate(pipeline: Pipeline) -> Pipeline:
         known.add(step.id)
     if pipeline.max_recurrence < 0:
         raise InvalidArgument("max_recurrence is 1 or more.", field="pipeline.max_recurrence")
-    return replace(pipeline, max_recurrence=pipeline.max_recurrence or DEFAULT_RECURRENCE)
+    return replace(
+        pipeline,
+        trigger=replace(trigger, event=_event_type(trigger.event)),
+        max_recurrence=pipeline.max_recurrence or DEFAULT_RECURRENCE,
+    )
+
+
+def _event_type(text: str) -> str:
+    """A type as events carry it here: Penstock's own without prefix and version, those of others as they are."""
+    if not text:
+        raise InvalidArgument("Say on which event type the pipeline runs.", field="pipeline.trigger.event")
+    if text.startswith(PREFIX) and short_type(text) not in EVENT_TYPES:
+        raise InvalidArgument(f"'{text}' is not an event type of Penstock.", field="pipeline.trigger.event")
+    return short_type(text)
+
+
+def _check_debounce(trigger: Trigger) -> None:
+    quiet, max_wait = trigger.quiet, trigger.max_wait
+    if quiet is None:
+        return
+    if quiet < 0:
+        raise InvalidArgument("`quiet` cannot be negative.", field="pipeline.trigger.debounce.quiet")
+    if not max_wait or max_wait < quiet:
+        raise InvalidArgument(
+            "A debounce needs `max_wait`, at least as long as `quiet`.", field="pipeline.trigger.debounce.max_wait"
+        )
 
 
 def _check_step(step: Step, known: set[str], field: str) -> None:

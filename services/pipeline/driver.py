@@ -5,23 +5,33 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Mapping
+from contextlib import aclosing
 from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import Any
 
-from penstock.errors import Conflict, InvalidArgument, NotFound, PenstockError, Unavailable
+from penstock.errors import (
+    Conflict,
+    FailedPrecondition,
+    InvalidArgument,
+    NotFound,
+    PenstockError,
+    PermissionDenied,
+    Unavailable,
+)
 from penstock.events import NewEvent
 from penstock.rpc.channels import on_behalf_of
-from penstock.rpc.structs import from_struct, to_struct
 from penstock.store import Stored, now
 from services.pipeline import expressions
 from services.pipeline.actions import Action, StepFailed
+from services.pipeline.causes import chain_of, event_variables
 from services.pipeline.model import PipelineRun, RunState, StepRun, StepState
 from services.pipeline.repository import Repository
-from services.pipeline.trigger import chain_of, event_variables
 
 SWEEP = 2.0  # seconds between looks for runs that nobody drives
 PAUSE = 0.5  # seconds before a service that does not answer is asked again
 # What asking again cannot change; everything else (a conflict, a service that is down) is tried again.
-_HOPELESS = (InvalidArgument, NotFound, StepFailed)
+_HOPELESS = (InvalidArgument, NotFound, StepFailed, PermissionDenied, FailedPrecondition)
 log = logging.getLogger(__name__)
 
 
@@ -33,6 +43,7 @@ class Driver:
     actions: Mapping[str, Action]
     wake: asyncio.Event
     _tasks: dict[str, asyncio.Task[None]] = field(default_factory=dict)
+    _cancelling: set[str] = field(default_factory=set)  # runs whose task knows that it has to cancel
 
     async def run(self) -> None:
         """Drive all runs; for ever. Cancelling it leaves the runs to the next process."""
@@ -51,13 +62,22 @@ class Driver:
             await asyncio.gather(*self._tasks.values(), return_exceptions=True)
 
     def _drive(self, stored: Stored[PipelineRun]) -> None:
+        cancelling = stored.value.state is RunState.CANCELLING
         task = self._tasks.get(stored.id)
-        if task is not None and not task.done():
-            if stored.value.state is RunState.CANCELLING and not task.get_name().startswith("cancel:"):
-                task.cancel()  # what it follows has to be cancelled instead; the next look starts that
+        if task is not None:
+            if cancelling and stored.id not in self._cancelling:
+                task.cancel()  # it may be following what has to be cancelled; the next look starts another
             return
-        kind = "cancel" if stored.value.state is RunState.CANCELLING else "drive"
-        self._tasks[stored.id] = asyncio.create_task(self._to_the_end(stored.id), name=f"{kind}:{stored.id}")
+        if cancelling:
+            self._cancelling.add(stored.id)
+        task = self._tasks[stored.id] = asyncio.create_task(self._to_the_end(stored.id))
+        task.add_done_callback(partial(self._forget, stored.id))
+
+    def _forget(self, name: str, task: asyncio.Task[None]) -> None:
+        del self._tasks[name]
+        self._cancelling.discard(name)
+        if task.cancelled():
+            self.wake.set()
 
     async def _to_the_end(self, name: str) -> None:
         try:
@@ -65,16 +85,13 @@ class Driver:
                 stored = await self.repository.runs.get(name)
                 if stored.value.state.final:
                     return
-                chain_of(stored.value.causes[-1])
+                run = stored.value
                 try:
-                    with on_behalf_of(stored.value.project, stored.value.author):
+                    with chain_of(run.causes[-1]), on_behalf_of(run.project, run.author):
                         await self._advance(stored)
                 except (Unavailable, Conflict) as error:
                     log.info("%s waits: %s", name, error)
                     await asyncio.sleep(PAUSE)
-        except asyncio.CancelledError:
-            self.wake.set()
-            raise
         except Exception:
             log.exception("driving %s failed; it is tried again", name)
 
@@ -88,47 +105,54 @@ class Driver:
             done = replace(run, state=RunState.SUCCEEDED, end_time=now())
             await self.repository.runs.save(stored, done, [event])
         elif run.step_runs[index].state is StepState.WAITING:
-            await self._start(stored, index)
+            await self._enter(stored, index)
+        elif not run.step_runs[index].resource:
+            await self._make(stored, index)
         else:
             await self._follow(stored, index)
 
-    async def _start(self, stored: Stored[PipelineRun], index: int) -> None:
-        """Make the step's resource. Its request id is fixed, so a crash before the save below repeats it harmlessly."""
-        run = stored.value
-        step, state = run.steps[index], run.step_runs[index]
-        variables = {
-            "event": event_variables(run.causes[-1]),
-            "causes": [event_variables(cause) for cause in run.causes],
-            "steps": run.outputs(),
-        }
+    async def _enter(self, stored: Stored[PipelineRun], index: int) -> None:
+        """Skip the step, or note that its resource is being made: a cancellation must know that it may be there."""
+        step, state = stored.value.steps[index], stored.value.step_runs[index]
         try:
-            if not expressions.holds(step.condition, variables, f"steps.{step.id}.if"):
-                skipped = replace(
-                    state, state=StepState.SKIPPED, reason=f"{step.condition} does not hold", end_time=now()
-                )
-                await self._ended(stored, index, skipped)
-                return
-            settings = expressions.resolve(step.settings, variables, f"steps.{step.id}")
-            request_id = f"{run.name}/{step.id}/{state.tries}"
-            resource = await self.actions[step.action].start(run.project, settings, request_id)
+            wanted = expressions.holds(step.condition, _variables(stored.value), f"steps.{step.id}.if")
+        except InvalidArgument as error:
+            await self._fail(stored, index, replace(state, reason=error.message))
+            return
+        if not wanted:
+            reason = f"{step.condition} does not hold"
+            await self._ended(stored, index, replace(state, state=StepState.SKIPPED, reason=reason, end_time=now()))
+            return
+        started = replace(state, state=StepState.RUNNING, start_time=now())
+        await self.repository.runs.save(stored, stored.value.with_step(index, started))
+
+    async def _make(self, stored: Stored[PipelineRun], index: int) -> None:
+        state = stored.value.step_runs[index]
+        try:
+            resource = await self._resource(stored.value, index)
         except (Unavailable, Conflict):
             raise
         except PenstockError as error:
             await self._fail(stored, index, replace(state, reason=error.message))
             return
-        started = replace(state, state=StepState.RUNNING, resource=resource, start_time=now())
-        await self.repository.runs.save(stored, run.with_step(index, started))
+        await self.repository.runs.save(stored, stored.value.with_step(index, replace(state, resource=resource)))
+
+    async def _resource(self, run: PipelineRun, index: int) -> str:
+        """Make the step's resource. Its request id is fixed, so doing it again finds what is there."""
+        step = run.steps[index]
+        settings = expressions.resolve(step.settings, _variables(run), f"steps.{step.id}")
+        request_id = f"{run.name}/{step.id}/{run.step_runs[index].tries}"
+        return await self.actions[step.action].start(run.project, settings, request_id)
 
     async def _follow(self, stored: Stored[PipelineRun], index: int) -> None:
         state = stored.value.step_runs[index]
         try:
-            async for outcome in self.actions[state.action].follow(state.resource):
-                if outcome.ended:
-                    # Through a Struct and back: what is stored is what expressions will see after a restart too.
-                    outputs = from_struct(to_struct(dict(outcome.outputs)))
-                    done = replace(state, state=StepState.SUCCEEDED, outputs=outputs, end_time=now())
-                    await self._ended(stored, index, done)
-                    return
+            async with aclosing(self.actions[state.action].follow(state.resource)) as outcomes:
+                async for outcome in outcomes:
+                    if outcome.ended:
+                        done = replace(state, state=StepState.SUCCEEDED, outputs=outcome.outputs, end_time=now())
+                        await self._ended(stored, index, done)
+                        return
             raise Unavailable("the stream ended before the work did")
         except _HOPELESS as error:
             await self._fail(stored, index, replace(state, reason=error.message))
@@ -147,19 +171,38 @@ class Driver:
 
     async def _cancel(self, stored: Stored[PipelineRun], index: int | None) -> None:
         run = stored.value
+        events = [NewEvent("pipeline.run.cancelled", {"run": run.name, "pipeline": run.pipeline})]
         if index is not None:
             step = run.step_runs[index]
             if step.state is StepState.RUNNING:
-                try:
-                    await self.actions[step.action].cancel(step.resource)
-                except (Unavailable, Conflict):
-                    raise
-                except PenstockError as error:
-                    log.info("%s of %s was not cancelled: %s", step.id, run.name, error)  # it ended by itself
-            run = run.with_step(index, replace(step, state=StepState.CANCELLED, end_time=now()))
-        value = replace(run, state=RunState.CANCELLED, end_time=now())
-        event = NewEvent("pipeline.run.cancelled", {"run": run.name, "pipeline": run.pipeline})
-        await self.repository.runs.save(stored, value, [event])
+                step = replace(step, resource=await self._cancelled(run, index))
+            step = replace(step, state=StepState.CANCELLED, end_time=now())
+            run = run.with_step(index, step)
+            if step.resource:
+                events.insert(0, _step_event(run, step))
+        await self.repository.runs.save(stored, replace(run, state=RunState.CANCELLED, end_time=now()), events)
+
+    async def _cancelled(self, run: PipelineRun, index: int) -> str:
+        """Cancel what a step made; answers it ("": nothing was made)."""
+        resource = run.step_runs[index].resource
+        try:
+            # Whether it was made before a crash only its owner knows: ask by making it.
+            resource = resource or await self._resource(run, index)
+            await self.actions[run.steps[index].action].cancel(resource)
+        except (Unavailable, Conflict):
+            raise
+        except PenstockError as error:
+            log.info("%s of %s was not cancelled: %s", run.steps[index].id, run.name, error)  # it ended by itself
+        return resource
+
+
+def _variables(run: PipelineRun) -> dict[str, Any]:
+    """What the expressions of steps see."""
+    return {
+        "event": event_variables(run.causes[-1]),
+        "causes": [event_variables(cause) for cause in run.causes],
+        "steps": run.outputs(),
+    }
 
 
 def _step_event(run: PipelineRun, step: StepRun) -> NewEvent:

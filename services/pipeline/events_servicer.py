@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import AsyncIterator
-from datetime import UTC
+from contextlib import aclosing
+from datetime import UTC, datetime
 from typing import Any
 
 from penstock import names
 from penstock.api.event.v1 import event_service_pb2 as pb
 from penstock.api.event.v1.event_service_pb2_grpc import EventServiceServicer
 from penstock.api.event.v1.events_pb2 import Event as EventMessage
+from penstock.errors import InvalidArgument
 from penstock.events import Bus, Event, publish_external, tail
 from penstock.rpc.structs import from_struct
 from penstock.store import now
@@ -31,19 +33,26 @@ class EventServicer(EventServiceServicer):
             source=asked.source or f"//penstock/projects/{project}/external",
             subject=asked.subject,
             sequence=0,
-            time=asked.time.ToDatetime(UTC) if asked.HasField("time") else now(),
+            time=_time(asked),
             data=from_struct(asked.data),
             correlation_id=asked.correlation_id,
             causation_id=asked.causation_id,
             traceparent=asked.traceparent,
             project=project,
         )
-        await publish_external(self._bus, event)
-        return event.to_proto()
+        return (await publish_external(self._bus, event)).to_proto()
 
     async def WatchEvents(self, request: pb.WatchEventsRequest, context: Any) -> AsyncIterator[EventMessage]:
         project = names.parse(request.parent, kind="project", field="parent").project
-        # The first byte tells the client that the stream is on, before anything happened.
+        began = now()  # before the client is told that the stream is on: what it then publishes must not be missed
         await context.send_initial_metadata(())
-        async for event in tail(self._bus, [request.type] if request.type else [], project):
-            yield event.to_proto()
+        async with aclosing(tail(self._bus, [request.type] if request.type else [], project, began)) as events:
+            async for event in events:
+                yield event.to_proto()
+
+
+def _time(event: EventMessage) -> datetime:
+    try:
+        return event.time.ToDatetime(UTC) if event.HasField("time") else now()
+    except (OverflowError, ValueError):
+        raise InvalidArgument("This is no time of the years 1 to 9999.", field="event.time") from None

@@ -7,23 +7,28 @@ platform nor reach into it.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from typing import Any
 
 import cel
 
 from penstock.errors import InvalidArgument
 
+TRIGGER_VARIABLES = frozenset({"event"})
+STEP_VARIABLES = frozenset({"event", "causes", "steps"})
 _REFERENCE = re.compile(r"\$\{([^}]*)\}")
-_STEP = re.compile(r"\bsteps\.([a-z][a-z0-9-]*|[A-Za-z_]\w*)")
+_STEP = re.compile(r"""\bsteps(?:\.([A-Za-z_]\w*)|\[\s*["']([^"']*)["']\s*\])""")
 
 
-def check(expression: str, field: str) -> None:
-    """Raise InvalidArgument, naming `field`, if an expression is not CEL."""
+def check(expression: str, field: str, variables: Set[str]) -> None:
+    """Raise InvalidArgument, naming `field`, if an expression is not CEL over `variables`."""
     try:
-        cel.compile(expression)
+        unknown = sorted(set(cel.compile(expression).variables()) - variables)
     except (ValueError, TypeError, SyntaxError) as error:
         raise InvalidArgument(f"{field}: '{expression}' is not CEL: {error}", field=field) from None
+    if unknown:
+        known = ", ".join(sorted(variables))
+        raise InvalidArgument(f"{field}: '{expression}' names '{unknown[0]}'; there is {known}.", field=field)
 
 
 def evaluate(expression: str, variables: Mapping[str, Any], field: str) -> Any:
@@ -79,8 +84,9 @@ def check_references(value: Any, known: set[str], field: str) -> None:
 
 def check_expression(expression: str, known: set[str], field: str) -> None:
     """Raise InvalidArgument if an expression is not CEL or refers to a step that is not in `known`."""
-    check(expression, field)
+    check(expression, field, STEP_VARIABLES)
     for match in _STEP.finditer(expression):
-        if match[1] not in known:
+        step = match[1] or match[2]
+        if step not in known:
             before = f"before it come {', '.join(sorted(known))}" if known else "no step comes before it"
-            raise InvalidArgument(f"{field}: there is no earlier step '{match[1]}'; {before}.", field=field)
+            raise InvalidArgument(f"{field}: there is no earlier step '{step}'; {before}.", field=field)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
@@ -12,6 +13,9 @@ from penstock import names
 from penstock.errors import FailedPrecondition
 
 DEFAULT_RECURRENCE = 3
+# A window is one document: it fires before it becomes too large to be stored.
+MAX_CAUSES = 500
+MAX_CAUSE_BYTES = 4 * 1024 * 1024
 
 
 class RunState(StrEnum):
@@ -89,8 +93,12 @@ class Pipeline:
 
 @dataclass(frozen=True)
 class Cause:
-    """An event that caused, or may cause, a run; what of it must be known later."""
+    """An event that caused, or may cause, a run; what of it must be known later.
 
+    `key` is its id among all events of the project; `event_id` is what its source calls it.
+    """
+
+    key: str
     event_id: str
     type: str
     source: str
@@ -105,35 +113,49 @@ class Cause:
 class Window:
     """Causes gathered until `fire_at`, which moves with each of them but never beyond `deadline`.
 
-    OPEN while `run` is empty; firing freezes the causes and names the run in one write.
+    Both follow from the first cause. OPEN while `run` is empty; firing freezes the causes and names the run in one
+    write. `size` is that of the causes' data in bytes.
     """
 
     pipeline: str
     project: str
-    causes: tuple[Cause, ...]
-    fire_at: datetime
-    deadline: datetime
+    causes: tuple[Cause, ...] = ()
+    fire_at: datetime | None = None
+    deadline: datetime | None = None
+    size: int = 0
     run: str = ""
     started: bool = False
 
-    def holds(self, event_id: str) -> bool:
+    def holds(self, key: str) -> bool:
         """Whether the event is among the causes."""
-        return any(cause.event_id == event_id for cause in self.causes)
+        return any(cause.key == key for cause in self.causes)
 
-    def with_cause(self, cause: Cause, at: datetime, quiet: float) -> Window:
-        """The window with one more cause; the same object if it is in there already."""
-        if self.holds(cause.event_id):
+    def with_cause(self, cause: Cause, at: datetime, trigger: Trigger) -> Window:
+        """The window with one more cause; the same object if it has fired, or has that one already."""
+        if self.run or self.holds(cause.key):
             return self
-        return replace(self, causes=(*self.causes, cause), fire_at=min(at + timedelta(seconds=quiet), self.deadline))
+        size = self.size + len(json.dumps(cause.data))
+        deadline = self.deadline or at + timedelta(seconds=trigger.max_wait or 0)
+        full = len(self.causes) + 1 >= MAX_CAUSES or size >= MAX_CAUSE_BYTES
+        fire_at = at if full else min(at + timedelta(seconds=trigger.quiet or 0), deadline)
+        return replace(self, causes=(*self.causes, cause), fire_at=fire_at, deadline=deadline, size=size)
 
     def fired(self, run: str) -> Window:
         """The window, frozen."""
         return self if self.run else replace(self, run=run)
 
 
+def run_name(pipeline: str, window_id: str) -> str:
+    """The name of the run of a window: fixed, so that a window has one run whoever begins it, and how often."""
+    return f"{pipeline}/runs/r{window_id.rsplit('/', 1)[1]}"
+
+
 @dataclass(frozen=True)
 class StepRun:
-    """One step of a run: the resource that it made and what later steps may refer to."""
+    """One step of a run: the resource that it made and what later steps may refer to.
+
+    RUNNING without a resource: it is being made, and perhaps is already.
+    """
 
     id: str
     action: str
@@ -189,7 +211,7 @@ class PipelineRun:
         """The run, asked to stop; raises FailedPrecondition if it ended."""
         if self.state.final:
             raise FailedPrecondition(f"The run has {self.state.lower()} already.")
-        return replace(self, state=RunState.CANCELLING)
+        return self if self.state is RunState.CANCELLING else replace(self, state=RunState.CANCELLING)
 
     def retried(self) -> PipelineRun:
         """The failed run, going on at the step that failed; raises FailedPrecondition for any other."""

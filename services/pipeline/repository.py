@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import UTC, datetime
 from typing import Any
 
 from penstock.store import Aggregates, Database, Document, Page, Rows, Span, Stored
+from services.pipeline.ledger import Ledger
 from services.pipeline.model import Pipeline, PipelineRun, Window
+
+# A range with a lower end finds what has the field; ordering by it alone would read everything that has it not.
+_BEGINNING = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 class Repository:
@@ -27,8 +32,8 @@ class Repository:
                 "pipeline": lambda r: r.pipeline,
                 "correlation": lambda r: f"{r.project}/{r.correlation_id}",
                 "create_time": lambda r: r.create_time,
-                # Only runs under way have it, so a restart finds them without reading the others.
-                "active": lambda r: None if r.state.final else r.project,
+                # Only runs under way have it, so they are found without reading the others.
+                "active": lambda r: None if r.state.final else r.create_time,
             },
         )
         self.windows = Aggregates(
@@ -38,11 +43,12 @@ class Repository:
             indexes={
                 "open": lambda w: w.pipeline if not w.run else None,
                 "fire_at": lambda w: w.fire_at if not w.run else None,
-                "unstarted": lambda w: w.pipeline if w.run and not w.started else None,
+                "unstarted": lambda w: w.fire_at if w.run and not w.started else None,
             },
             unique=("open",),
         )
         self.decisions = Rows(database, "decisions", indexes=("pipeline", "order"))
+        self.ledger = Ledger(self.decisions)
 
     async def prepare(self) -> None:
         """Make the indexes."""
@@ -54,27 +60,26 @@ class Repository:
         """All aggregates with events, for the relay."""
         return (self.pipelines, self.runs)
 
-    async def triggered_by(self, project: str, types: Sequence[str]) -> list[Stored[Pipeline]]:
-        """Pipelines of a project that wait for one of these spellings of a type."""
-        found = await self.pipelines.find(any_of={"trigger": [f"{project}/{type}" for type in types]})
-        return list(found)
+    async def triggered_by(self, project: str, type: str) -> list[Stored[Pipeline]]:
+        """Pipelines of a project that wait for a type."""
+        return list(await self.pipelines.find(eq={"trigger": f"{project}/{type}"}))
 
     async def open_window(self, pipeline: str) -> Stored[Window] | None:
         """The one window of a pipeline that still gathers."""
         found = await self.windows.find(eq={"open": pipeline}, limit=1)
         return next(iter(found), None)
 
-    async def due_windows(self, at: Any) -> list[Stored[Window]]:
-        """Open windows whose time has come."""
-        return list(await self.windows.find(span=Span("fire_at", lte=at), limit=100))
+    async def gathering(self) -> list[Stored[Window]]:
+        """Open windows with causes, the next to fire first."""
+        return list(await self.windows.find(span=Span("fire_at", gte=_BEGINNING), limit=100))
 
     async def unstarted_windows(self) -> list[Stored[Window]]:
         """Windows that fired and whose run was not yet seen to exist."""
-        return list(await self.windows.find(order_by="unstarted", limit=100))
+        return list(await self.windows.find(span=Span("unstarted", gte=_BEGINNING), limit=100))
 
     async def active_runs(self) -> list[Stored[PipelineRun]]:
-        """Runs under way."""
-        return list(await self.runs.find(order_by="active"))
+        """Runs under way, oldest first."""
+        return list(await self.runs.find(span=Span("active", gte=_BEGINNING)))
 
     async def runs_of_chain(self, project: str, correlation_id: str) -> list[Stored[PipelineRun]]:
         """Runs that continue a chain of causes."""

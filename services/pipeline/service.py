@@ -18,15 +18,17 @@ from services.pipeline.events_servicer import EventServicer
 from services.pipeline.repository import Repository
 from services.pipeline.servicer import PipelineServicer
 from services.pipeline.trigger import Triggers
+from services.pipeline.windows import Windows
 
 
 def build(context: Context) -> Service:
     """Build the service."""
     database = context.database()
     repository = Repository(database)
-    triggers = Triggers(repository)
-    driver = Driver(repository, actions(context.channels), triggers.begun)
-    pipelines = PipelineServicer(Pipelines(repository, triggers.begun), Freshness(database, consumers.NAME))
+    windows = Windows(repository)
+    triggers = Triggers(repository, windows)
+    driver = Driver(repository, actions(context.channels), windows.begun)
+    pipelines = PipelineServicer(Pipelines(repository, windows.begun), Freshness(database, consumers.NAME))
     return Service(
         "pipeline",
         [
@@ -46,7 +48,7 @@ def build(context: Context) -> Service:
             Relay(database, repository.with_outbox(), context.bus).run,
             consumers.own(context, triggers).run,
             consumers.outside(context, triggers).run,
-            triggers.run,
+            windows.run,
             driver.run,
         ],
     )

@@ -13,6 +13,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from penstock import names
 from penstock.api.pipeline.v1 import pipeline_service_pb2 as pb
 from penstock.api.pipeline.v1.pipeline_service_pb2_grpc import PipelineServiceServicer
+from penstock.errors import InvalidArgument
 from penstock.events.freshness import Freshness
 from penstock.rpc.caller import caller
 from penstock.rpc.paging import decode_token, encode_token, page_size
@@ -40,19 +41,27 @@ def _duration(seconds: float) -> Duration:
     return result
 
 
+def _seconds(value: Duration, field: str) -> float:
+    try:
+        return value.ToTimedelta().total_seconds()
+    except (OverflowError, ValueError):
+        raise InvalidArgument("This is no duration.", field=f"pipeline.trigger.debounce.{field}") from None
+
+
 def pipeline_from(spec: pb.Pipeline, author: str) -> model.Pipeline:
     """The value that a request asks for."""
+    name = names.parse(spec.name, kind="pipeline", field="pipeline.name")
     debounce = spec.trigger.debounce if spec.trigger.HasField("debounce") else None
     at = now()
     return model.Pipeline(
-        name=spec.name,
-        project=names.parse(spec.name, kind="pipeline", field="pipeline.name").project,
+        name=str(name),
+        project=name.project,
         description=spec.description,
         trigger=model.Trigger(
             event=spec.trigger.event,
             filter=spec.trigger.filter,
-            quiet=debounce.quiet.ToTimedelta().total_seconds() if debounce else None,
-            max_wait=debounce.max_wait.ToTimedelta().total_seconds() if debounce else None,
+            quiet=_seconds(debounce.quiet, "quiet") if debounce else None,
+            max_wait=_seconds(debounce.max_wait, "max_wait") if debounce else None,
         ),
         steps=tuple(
             model.Step(step.id, step.action, from_struct(getattr(step, "with")), step.condition) for step in spec.steps
@@ -215,12 +224,12 @@ class PipelineServicer(PipelineServiceServicer):
             yield run_to(stored)
 
     async def ListDecisions(self, request: pb.ListDecisionsRequest, context: Context) -> pb.ListDecisionsResponse:
-        parent = str(names.parse(request.parent, kind="pipeline", field="parent"))
-        stale = not await self._freshness.reached(dict(request.at_least))
+        pipeline = names.parse(request.parent, kind="pipeline", field="parent")
+        stale = not await self._freshness.reached(request.at_least, pipeline.project)
         as_of = now()
         bare = pb.ListDecisionsRequest(parent=request.parent, page_token=request.page_token)
         page = await self._repository.decisions_page(
-            parent, page_size(request.page_size), decode_token(request.page_token, bare)
+            str(pipeline), page_size(request.page_size), decode_token(request.page_token, bare)
         )
         return pb.ListDecisionsResponse(
             decisions=[_decision(row) for row in page],

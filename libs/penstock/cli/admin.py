@@ -59,7 +59,7 @@ def token() -> None:
 def create_token(session: Session, subject: str, role: str, ttl: str) -> None:
     """Create a token for the project (--project). It is printed once."""
     from penstock.api.project.v1 import project_service_pb2 as pb
-    from penstock.sdk.pipelines import parse_duration
+    from penstock.sdk.documents import parse_duration
 
     spec = pb.Token(subject=subject, role=pb.Role.Value(f"ROLE_{role.upper()}"), ttl=parse_duration(ttl, "ttl"))
     made = session.client.projects.CreateToken(pb.CreateTokenRequest(parent=session.client.project, token=spec))
@@ -110,7 +110,7 @@ def publisher() -> None:
 def create_publisher(session: Session, name: str, ttl: str, target: Path | None) -> None:
     """Mint NATS credentials; they are shown once."""
     from penstock.api.project.v1 import project_service_pb2 as pb
-    from penstock.sdk.pipelines import parse_duration
+    from penstock.sdk.documents import parse_duration
 
     spec = pb.Publisher(ttl=parse_duration(ttl, "ttl"))
     made = session.client.projects.CreatePublisher(

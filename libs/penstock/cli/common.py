@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from penstock.errors import InvalidArgument
+from penstock.sdk import references
 
 if TYPE_CHECKING:
     from google.protobuf.message import Message
@@ -87,7 +88,7 @@ def connected(function: F) -> F:
 
 
 def to_dict(message: Message) -> dict[str, Any]:
-    """A resource as the API's JSON, with whole numbers as numbers rather than as text."""
+    """A resource as the API's JSON: every field, 64-bit numbers as text."""
     from google.protobuf import json_format
 
     document: dict[str, Any] = json_format.MessageToDict(message, always_print_fields_with_no_presence=True)
@@ -127,7 +128,8 @@ def describe(document: Mapping[str, Any], indent: int = 0) -> str:
         if value in ("", 0, "0", None, [], {}, False):
             continue
         if isinstance(value, Mapping):
-            lines += [" " * indent + f"{key}:", describe(value, indent + 2)]
+            inner = describe(value, indent + 2)
+            lines += [" " * indent + f"{key}:", inner] if inner else []
         elif isinstance(value, list) and value and isinstance(value[0], Mapping):
             lines.append(" " * indent + f"{key}:")
             lines += [
@@ -157,16 +159,7 @@ def short(name: str) -> str:
     return f"{words[-3]}@{words[-1]}" if len(words) == 6 else words[-1]
 
 
-def versioned(text: str, what: str) -> tuple[str, int | None]:
-    """Split `digits@3` into id and number; without `@`, the number is None (the newest)."""
-    base, at, number = text.partition("@")
-    if not at:
-        return base, None
-    if not (number.isascii() and number.isdigit() and int(number) > 0):
-        raise InvalidArgument(
-            f"'{text}' is not {what.upper()}@N with a number, such as {base or 'digits'}@3.", field=what
-        )
-    return base, int(number)
+versioned = references.versioned
 
 
 def assignments(pairs: Sequence[str], field: str) -> dict[str, Any]:

@@ -101,6 +101,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except BrokenPipeError:
         sys.stderr.close()
         code = 0
+    except OSError as error:  # a file that cannot be written, a full disk
+        click.echo(f"error: {error}", err=True)
+        code = EXIT_FAILED
     sys.exit(code if isinstance(code, int) else 0)
 
 
