@@ -1,9 +1,9 @@
-"""The use cases of projects, members, secrets and publishers; those of tokens are in tokens.py."""
+"""The use cases of projects, secrets, publishers and the audit log; those of tokens and members are beside this."""
 
 from __future__ import annotations
 
-import os
-import time
+import hashlib
+import json
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
@@ -14,14 +14,14 @@ from penstock.errors import AlreadyExists, InvalidArgument
 from penstock.events import NewEvent
 from penstock.events.credentials import Authority, external_permissions, mint
 from penstock.store import Stored, now
-from services.project.model import MAX_SECRET_BYTES, Member, Project, Publisher, Secret, check_role, check_ttl
+from services.project.model import MAX_SECRET_BYTES, Project, Publisher, Secret, check_ttl
 from services.project.repository import Repository
 from services.project.vault import Vault
 
 
 @dataclass
 class Projects:
-    """What may be done with projects and what belongs to them, but for tokens."""
+    """What may be done with projects and what belongs to them, but for tokens and members."""
 
     repository: Repository
     vault: Vault
@@ -42,17 +42,6 @@ class Projects:
             await self.create(project_id, "", "penstock", "")
         except AlreadyExists:
             return
-
-    async def set_member(self, name: str, role: str) -> Stored[Member]:
-        """Add a member or change the role of one."""
-        parsed = names.parse(name, kind="member", field="member.name")
-        await self.repository.projects.get(names.build("project", parsed.project))
-        check_role(role, "member.role")
-        member = Member(name, parsed.project, parsed.id, role, now())
-        try:
-            return await self.repository.members.create(name, member)
-        except AlreadyExists:
-            return await self.repository.members.change(name, lambda m: replace(m, role=role))
 
     async def put_secret(self, project: str, secret_id: str, value: bytes) -> Stored[Secret]:
         """Store a secret or replace its value."""
@@ -87,12 +76,19 @@ class Projects:
 
 
 def _audit_row(entry: dict[str, Any]) -> dict[str, Any]:
-    """A row: the log's order is by time, ties broken by a random tail that also makes the id."""
+    """A row: its order is by time, and its id follows from what it says, so that one that is sent again is one row."""
     at: datetime = entry["time"]
-    resource = entry.get("resource", "")
-    project = names.project_of(resource) if resource.startswith("projects/") else entry.get("project", "") or "-"
-    order = f"{at.timestamp():020.6f}-{os.urandom(4).hex()}-{time.monotonic_ns() % 1_000_000:06}"
+    told = {**entry, "time": at.isoformat()}
+    digest = hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()[:20]
+    order = f"{at.timestamp():020.6f}-{digest}"
+    project = _project_of(entry.get("resource", ""))
     who = entry.get("on_behalf_of") or entry["subject"]
-    row = {**entry, "_id": order, "order": order, "project": project, "project_subject": f"{project}/{who}"}
-    row["time"] = at.isoformat()
-    return row
+    return {**told, "_id": order, "order": order, "project": project, "project_subject": f"{project}/{who}"}
+
+
+def _project_of(resource: str) -> str:
+    """The project under which an entry is listed; "-" for calls about none, or about something misspelt."""
+    try:
+        return names.project_of(resource)
+    except InvalidArgument:
+        return "-"

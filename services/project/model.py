@@ -55,6 +55,10 @@ class Member:
     role: str
     create_time: datetime
 
+    def with_role(self, role: str) -> Member:
+        """The member with a role; the same object if it has it."""
+        return self if self.role == role else replace(self, role=role)
+
 
 @dataclass(frozen=True)
 class Secret:
@@ -78,16 +82,21 @@ class Publisher:
 
 
 def check_ttl(ttl: timedelta, field: str) -> timedelta:
-    """How long a credential may live: the default for zero; raises InvalidArgument beyond a year."""
-    if ttl < timedelta(0) or ttl > MAX_TTL:
+    """How long a credential may live, the default for zero; raises InvalidArgument below a second, beyond a year."""
+    if ttl and not timedelta(seconds=1) <= ttl <= MAX_TTL:
         raise InvalidArgument(f"A validity is 1 second to {MAX_TTL.days} days.", field=field)
     return ttl or DEFAULT_TTL
+
+
+def exceeds(role: str, other: str) -> bool:
+    """Whether a role may do more than the other one."""
+    return ROLES.index(role) > ROLES.index(other)
 
 
 def check_role(role: str, field: str, at_most: str = "admin") -> str:
     """Accept a role that is not higher than `at_most`; raises InvalidArgument."""
     if role not in ROLES:
         raise InvalidArgument(f"The role must be one of {', '.join(ROLES)}.", field=field)
-    if ROLES.index(role) > ROLES.index(at_most):
+    if exceeds(role, at_most):
         raise InvalidArgument(f"The member's role is {at_most}; a token cannot have more.", field=field)
     return role

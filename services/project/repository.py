@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
-from penstock.store import Aggregates, Database, Document, Page, Rows, Span, Stored
+from penstock.store import Aggregates, Database, Document, Page, Rows, Span
 from services.project.model import Member, Project, Publisher, Secret, Token
 
 
@@ -14,16 +14,16 @@ class Repository:
     """All collections of this service."""
 
     def __init__(self, database: Database) -> None:
-        self.projects = Aggregates(database, "projects", Project, indexes={"create_time": lambda p: p.create_time})
+        self.projects = Aggregates(database, "projects", Project)
         self.tokens = Aggregates(
             database,
             "tokens",
             Token,
-            # Sparse: only revoked tokens have the field, so the denylist costs what was revoked.
             indexes={
                 "project": lambda t: t.project,
+                "subject": lambda t: f"{t.project}/{t.subject}",
+                # Only revoked tokens have the field, so the denylist costs what was revoked.
                 "revoked": lambda t: t.expire_time if t.revoke_time else None,
-                "create_time": lambda t: t.create_time,
             },
         )
         self.members = Aggregates(database, "members", Member, indexes={"project": lambda m: m.project})
@@ -43,12 +43,8 @@ class Repository:
 
     async def denied_tokens(self, at: datetime) -> list[str]:
         """The ids of tokens that are revoked and not yet expired."""
-        found = await self.tokens.find(span=Span("revoked", at, None))
+        found = await self.tokens.find(span=Span("revoked", gt=at))
         return [stored.value.token_id for stored in found]
-
-    async def tokens_of(self, project: str, limit: int, after: str | None) -> Page[Stored[Token]]:
-        """A project's tokens."""
-        return await self.tokens.find(eq={"project": project}, limit=limit, after=after)
 
     async def audit_page(self, project: str, subject: str, limit: int, after: str | None) -> Page[Document]:
         """Audit entries of a project, newest first; of one subject if given."""

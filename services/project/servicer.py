@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any, TypeVar
 
+from google.protobuf.duration_pb2 import Duration
 from google.protobuf.empty_pb2 import Empty
 from google.protobuf.message import Message
 from google.protobuf.timestamp_pb2 import Timestamp
@@ -13,6 +14,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from penstock import names
 from penstock.api.project.v1 import project_service_pb2 as pb
 from penstock.api.project.v1.project_service_pb2_grpc import ProjectServiceServicer
+from penstock.errors import InvalidArgument
 from penstock.rpc.caller import caller
 from penstock.rpc.paging import decode_token, encode_token, page_size
 from penstock.rpc.request_ids import request_id
@@ -38,7 +40,8 @@ def _role(role: str) -> pb.Role.ValueType:
 
 
 def _role_name(role: pb.Role.ValueType) -> str:
-    return pb.Role.Name(role).removeprefix("ROLE_").lower()
+    known = role in pb.Role.values()  # a newer client may know more
+    return pb.Role.Name(role).removeprefix("ROLE_").lower() if known else "unknown"
 
 
 def _project(stored: Stored[model.Project]) -> pb.Project:
@@ -78,6 +81,13 @@ def _secret(stored: Stored[model.Secret]) -> pb.Secret:
     return pb.Secret(name=value.name, create_time=_time(value.create_time), update_time=_time(value.update_time))
 
 
+def _ttl(value: Duration, field: str) -> timedelta:
+    try:
+        return value.ToTimedelta()
+    except (OverflowError, ValueError):
+        raise InvalidArgument("This is no duration.", field=field) from None
+
+
 class ProjectServicer(ProjectServiceServicer):
     """The project API."""
 
@@ -107,7 +117,9 @@ class ProjectServicer(ProjectServiceServicer):
     async def CreateToken(self, request: pb.CreateTokenRequest, context: Context) -> pb.Token:
         project = names.parse(request.parent, kind="project", field="parent").project
         spec = request.token
-        stored, text = await self._tokens.create(project, spec.subject, _role_name(spec.role), spec.ttl.ToTimedelta())
+        stored, text = await self._tokens.create(
+            project, spec.subject, _role_name(spec.role), _ttl(spec.ttl, "token.ttl")
+        )
         return _token(stored, text)
 
     async def ListTokens(self, request: pb.ListTokensRequest, context: Context) -> pb.ListTokensResponse:
@@ -125,7 +137,7 @@ class ProjectServicer(ProjectServiceServicer):
         return pb.ListDeniedTokensResponse(ids=await self._tokens.denied())
 
     async def UpdateMember(self, request: pb.UpdateMemberRequest, context: Context) -> pb.Member:
-        return _member(await self._projects.set_member(request.member.name, _role_name(request.member.role)))
+        return _member(await self._tokens.set_member(request.member.name, _role_name(request.member.role)))
 
     async def ListMembers(self, request: pb.ListMembersRequest, context: Context) -> pb.ListMembersResponse:
         page = await self._of_project(self._repository.members, request)
@@ -159,7 +171,7 @@ class ProjectServicer(ProjectServiceServicer):
     async def CreatePublisher(self, request: pb.CreatePublisherRequest, context: Context) -> pb.Publisher:
         project = names.parse(request.parent, kind="project", field="parent").project
         stored, credentials = await self._projects.create_publisher(
-            project, request.publisher_id, request.publisher.ttl.ToTimedelta()
+            project, request.publisher_id, _ttl(request.publisher.ttl, "publisher.ttl")
         )
         made = self._publisher(stored)
         made.credentials = credentials

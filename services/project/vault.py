@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import secrets
 from pathlib import Path
 
 from cryptography.fernet import Fernet, InvalidToken
@@ -15,13 +16,8 @@ class Vault:
 
     def __init__(self, path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        try:
-            with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
-                file.write(Fernet.generate_key())
-                file.flush()
-                os.fsync(file.fileno())
-        except FileExistsError:
-            pass  # made at an earlier start
+        if not path.exists():
+            _make_key(path)
         self._fernet = Fernet(path.read_bytes())
 
     def seal(self, value: bytes) -> str:
@@ -34,3 +30,18 @@ class Vault:
             return self._fernet.decrypt(sealed.encode())
         except InvalidToken:
             raise DataCorrupt("The secret was sealed with another key: restore the key, or store it again.") from None
+
+
+def _make_key(path: Path) -> None:
+    """Whole or not at all, and never over another one: secrets may be sealed with that already."""
+    draft = path.with_name(f".{path.name}-{secrets.token_hex(4)}")
+    with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
+        file.write(Fernet.generate_key())
+        file.flush()
+        os.fsync(file.fileno())
+    try:
+        os.link(draft, path)
+    except FileExistsError:
+        pass  # another process was first
+    finally:
+        draft.unlink()
