@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -10,18 +10,23 @@ from penstock import names
 from penstock.events import Event
 from penstock.store import format_time
 
+EMITTED = "emitted"
 EVENT = "event"  # the kind of nodes that stand for events, which connect a pipeline run with its causes
 
 
 @dataclass(frozen=True)
 class Node:
-    """Something that has a history; `attributes` are added to those known from earlier events."""
+    """Something that has a history; `attributes` are added to those known from earlier events.
+
+    All events about it are of one aggregate; `sequence` is that of the one that says this.
+    """
 
     name: str
     kind: str
     project: str
     attributes: Mapping[str, Any] = field(default_factory=dict)
     time: str = ""
+    sequence: int = 0
 
 
 @dataclass(frozen=True)
@@ -45,7 +50,7 @@ def node_of(name: str, event: Event, **attributes: Any) -> Node:
     """A node for a resource, with what an event says of it; empty values are left out."""
     parsed = names.parse(name)
     known = {key: value for key, value in attributes.items() if value not in ("", None, {}, [], ())}
-    return Node(name, parsed.kind, parsed.project, known, format_time(event.time))
+    return Node(name, parsed.kind, parsed.project, known, format_time(event.time), event.sequence)
 
 
 def _edges(*triples: tuple[str, str, str]) -> tuple[Edge, ...]:
@@ -72,12 +77,12 @@ def _version_committed(event: Event) -> Facts:
         removed=int(d.get("removed", 0)),
         correlation_id=event.correlation_id,
     )
-    return Facts((node, _event_node(event)), _edges((version, event.id, "emitted")))
+    return Facts((node,))
 
 
 def _event_node(event: Event) -> Node:
     attributes = {"type": event.type, "correlation_id": event.correlation_id}
-    return Node(event.id, EVENT, event.project, attributes, format_time(event.time))
+    return Node(event.id, EVENT, event.project, attributes, format_time(event.time), event.sequence)
 
 
 def _run_queued(event: Event) -> Facts:
@@ -236,21 +241,27 @@ READERS: Mapping[str, Callable[[Event], Facts]] = {
 
 
 def read(event: Event) -> Facts:
-    """What an event says; nothing for types that make no history."""
+    """What an event says; nothing for types that make no history.
+
+    The event itself is a node too: any of them may cause a pipeline run.
+    """
     reader = READERS.get(event.type)
-    return reader(event) if reader else Facts()
+    if reader is None:
+        return Facts()
+    facts = reader(event)
+    emitted = tuple(Edge(node.name, event.id, EMITTED) for node in facts.nodes)
+    return Facts((*facts.nodes, _event_node(event)), (*facts.edges, *emitted)) if emitted else facts
 
 
-def merged(known: Mapping[str, Any] | None, node: Node) -> dict[str, Any]:
-    """The stored form of a node after an event: attributes are added, the first time is kept."""
-    before = known or {}
-    return {
-        "_id": node.name,
-        "kind": node.kind,
-        "project": node.project,
-        "attributes": {**before.get("attributes", {}), **node.attributes},
-        "time": before.get("time") or node.time,
-    }
+def without_idle_events(edges: Sequence[Edge]) -> list[Edge]:
+    """Edges without those to events that caused nothing."""
+    sources = {edge.source for edge in edges}
+    return [edge for edge in edges if edge.relation != EMITTED or edge.target in sources]
+
+
+def inside(name: str, project: str) -> bool:
+    """Whether a node is a project's. Names of causes come from outside too, and could name anything."""
+    return name.startswith(f"projects/{project}/") or not name.startswith("projects/")
 
 
 def unique(edges: Iterable[Edge]) -> list[Edge]:

@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING, Any
 from penstock import names
 from penstock.api.dataset.v1 import dataset_service_pb2 as dataset_pb
 from penstock.errors import InvalidArgument, NotFound
-from penstock.store import Document
-from services.lineage.model import Edge
+from services.lineage.model import Edge, without_idle_events
 from services.lineage.repository import Graph
 
 if TYPE_CHECKING:
     from penstock.api.dataset.v1.dataset_service_pb2_grpc import DatasetServiceAsyncStub
 
 ALL = "all"
+ANSWERED = "answered"
 
 
 @dataclass(frozen=True)
@@ -25,6 +25,10 @@ class Answer:
 
     nodes: tuple[Mapping[str, Any], ...]
     edges: tuple[Edge, ...]
+
+    def names(self) -> set[str]:
+        """The names of its nodes."""
+        return {node["_id"] for node in self.nodes}
 
 
 @dataclass(frozen=True)
@@ -45,58 +49,70 @@ class Queries:
     async def trace(self, name: str) -> Answer:
         """Everything that `name` came from. Raises NotFound for something that no event told of."""
         start, edges = _resource(name)
-        edges += await self.graph.ancestors([start])
-        found = await self._answer({name, start}, edges)
-        if start not in {node["_id"] for node in found.nodes}:
-            raise NotFound(f"Nothing is known of {start} (yet): no event told of it.")
-        prediction = () if name == start else (_prediction(name),)
+        project = names.project_of(start)
+        edges += await self.graph.ancestors([start], project)
+        found = await self._answer({start}, edges, project)
+        if start not in found.names():
+            raise _unknown(start)
+        prediction = (_prediction(str(names.parse(name))),) if edges[:1] and edges[0].relation == ANSWERED else ()
         return Answer((*prediction, *found.nodes), found.edges)
 
     async def trained_on(self, name: str) -> Trained:
-        """The dataset version that a prediction, revision, model version, run or the version itself rests on."""
+        """The dataset version that a prediction, revision, model version, run or the version itself rests on.
+
+        Raises NotFound while no event told of it, InvalidArgument for something that rests on none.
+        """
         start, _ = _resource(name)
-        kind = names.parse(start).kind
-        if kind == "dataset_version":
+        parsed = names.parse(start)
+        if parsed.kind == "dataset_version":
             return Trained(start, "")
-        node = await self._node(start)
-        attributes = node["attributes"]
-        if kind != "revision":
-            version = str(attributes.get("dataset_version", ""))
-            if not version:
-                raise InvalidArgument(
-                    f"{name} rests on no dataset version; trace a prediction, model or run.", field="name"
-                )
-            return Trained(version, "")
-        version = await self._of_model(str(attributes.get("model_version", "")))
-        previous = str(attributes.get("previous", ""))
-        return Trained(version, await self._of_revision(previous) if previous else "")
+        if parsed.kind not in ("revision", "model_version", "run"):
+            raise InvalidArgument(
+                f"{name} rests on no dataset version; trace a prediction, model version or run.", field="name"
+            )
+        version = await self._version_of(start)
+        if not version:
+            raise _unknown(start)
+        previous = await self.previous(start)
+        # Versions of two datasets cannot be compared.
+        return Trained(version, previous if _dataset(previous) == _dataset(version) else "")
 
-    async def _of_revision(self, revision: str) -> str:
-        known = (await self.graph.nodes([revision])).get(revision)
-        return await self._of_model(str(known["attributes"].get("model_version", ""))) if known else ""
+    async def previous(self, name: str) -> str:
+        """The dataset version behind what the endpoint of a prediction or revision served before; "" if none."""
+        start, _ = _resource(name)
+        before = (await self._attributes(start)).get("previous", "")
+        return await self._version_of(before) if before else ""
 
-    async def _of_model(self, model_version: str) -> str:
-        return str((await self._node(model_version))["attributes"].get("dataset_version", ""))
+    async def _version_of(self, name: str) -> str:
+        """The dataset version of a run, a model version, or the one behind a revision; "" if that is not known."""
+        attributes = await self._attributes(name)
+        if names.parse(name).kind == "revision":
+            model_version = str(attributes.get("model_version", ""))
+            return await self._version_of(model_version) if model_version else ""
+        return str(attributes.get("dataset_version", ""))
 
-    async def _node(self, name: str) -> Document:
-        found = (await self.graph.nodes([name])).get(name)
-        if found is None:
-            raise NotFound(f"Nothing is known of {name} (yet): no event told of it.")
-        return found
+    async def _attributes(self, name: str) -> Mapping[str, Any]:
+        known = (await self.graph.nodes([name], names.project_of(name))).get(name)
+        return known["attributes"] if known else {}
 
     async def impact(self, name: str) -> Answer:
         """Everything that came of `name`: of a record, through all versions that contain a revision of it."""
         parsed = names.parse(name)
         if parsed.kind != "record":
             start, _ = _resource(name)
-            return await self._answer({start}, await self.graph.descendants([start]))
-        versions = await self._versions_with(name)
-        edges = await self.graph.descendants(versions)
-        used = {edge.source for edge in edges} & set(versions)
-        found = await self._answer(used, edges)
-        contained = tuple(Edge(name, version, "contained_in") for version in versions if version in used)
-        record = {"_id": name, "kind": "record", "attributes": {"versions": len(versions)}, "time": ""}
+            found = await self._descendants([start], parsed.project)
+            if start not in found.names():
+                raise _unknown(start)
+            return found
+        versions = await self._versions_with(str(parsed))
+        found = await self._descendants(versions, parsed.project)
+        contained = tuple(Edge(str(parsed), version, "contained_in") for version in versions)
+        record = {"_id": str(parsed), "kind": "record", "attributes": {"versions": len(versions)}, "time": ""}
         return Answer((record, *found.nodes), (*contained, *found.edges))
+
+    async def _descendants(self, start: Sequence[str], project: str) -> Answer:
+        edges = without_idle_events(await self.graph.descendants(start, project))
+        return await self._answer(set(start), edges, project)
 
     async def _versions_with(self, record: str) -> list[str]:
         """The names of the versions that contain the record, oldest first."""
@@ -114,10 +130,14 @@ class Queries:
             request.page_token = page.next_page_token
         return [f"{dataset}/versions/{number}" for number in sorted(numbers) if number <= head]
 
-    async def _answer(self, start: set[str], edges: Sequence[Edge]) -> Answer:
+    async def _answer(self, start: set[str], edges: Sequence[Edge], project: str) -> Answer:
         wanted = start | {edge.source for edge in edges} | {edge.target for edge in edges}
-        nodes = await self.graph.nodes(sorted(wanted))
+        nodes = await self.graph.nodes(sorted(wanted), project)
         return Answer(tuple(nodes.values()), tuple(edges))
+
+
+def _unknown(name: str) -> NotFound:
+    return NotFound(f"Nothing is known of {name} (yet): no event told of it.")
 
 
 def _resource(name: str) -> tuple[str, list[Edge]]:
@@ -125,19 +145,30 @@ def _resource(name: str) -> tuple[str, list[Edge]]:
     parsed = names.parse(name)
     if parsed.kind != "prediction":
         return str(parsed), []
-    return parsed.parent, [Edge(parsed.parent, name, "answered")]
+    return parsed.parent, [Edge(parsed.parent, str(parsed), ANSWERED)]
 
 
 def _prediction(name: str) -> dict[str, Any]:
     return {"_id": name, "kind": "prediction", "attributes": {"recorded": False}, "time": ""}
 
 
+def _dataset(version: str) -> str:
+    return names.parse(version).parent if version else ""
+
+
 def compared_with(trained: Trained, changed_since: str) -> str:
-    """The version to compare with: as asked (a number or a name), by default the one served before; "" for none."""
+    """The version to compare with: as asked (a number or a name), by default the one served before; "" for none.
+
+    Raises InvalidArgument for what is no version of the same dataset.
+    """
     if changed_since == ALL:
         return ""
     if not changed_since:
         return trained.previous
+    dataset = _dataset(trained.dataset_version)
     if changed_since.isascii() and changed_since.isdigit():
-        return f"{names.parse(trained.dataset_version).parent}/versions/{int(changed_since)}"
-    return str(names.parse(changed_since, kind="dataset_version", field="changed_since"))
+        changed_since = f"{dataset}/versions/{changed_since}"
+    version = str(names.parse(changed_since, kind="dataset_version", field="changed_since"))
+    if _dataset(version) != dataset:
+        raise InvalidArgument(f"{version} is of another dataset than {trained.dataset_version}.", field="changed_since")
+    return version

@@ -86,7 +86,7 @@ class LineageServicer(LineageServiceServicer):
         self._consumer = consumer
 
     async def Trace(self, request: pb.TraceRequest, context: Context) -> pb.TraceResponse:
-        stale = not await self._freshness.reached(dict(request.at_least))
+        stale = not await self._freshness.reached(request.at_least, names.project_of(request.name))
         as_of = _now()
         answer = await self._queries.trace(request.name)
         response = pb.TraceResponse(
@@ -95,17 +95,18 @@ class LineageServicer(LineageServiceServicer):
             stale=stale,
             as_of=as_of,
         )
-        if names.parse(request.name).kind in ("prediction", "revision"):
-            response.previous_dataset_version = (await self._queries.trained_on(request.name)).previous
-        known = [node for node in answer.nodes if node["attributes"].get("correlation_id")]
-        if known:
-            response.correlation_id = known[0]["attributes"]["correlation_id"]
+        parsed = names.parse(request.name)
+        if parsed.kind in ("prediction", "revision"):
+            response.previous_dataset_version = await self._queries.previous(request.name)
+        start = parsed.parent if parsed.kind == "prediction" else str(parsed)
+        chains = {node["_id"]: node["attributes"].get("correlation_id", "") for node in answer.nodes}
+        response.correlation_id = chains.get(start, "")
         return response
 
     async def ListTracedRecords(
         self, request: pb.ListTracedRecordsRequest, context: Context
     ) -> pb.ListTracedRecordsResponse:
-        stale = not await self._freshness.reached(dict(request.at_least))
+        stale = not await self._freshness.reached(request.at_least, names.project_of(request.name))
         as_of = _now()
         trained = await self._queries.trained_on(request.name)
         compared = compared_with(trained, request.changed_since)
@@ -113,7 +114,7 @@ class LineageServicer(LineageServiceServicer):
         response = pb.ListTracedRecordsResponse(
             dataset_version=trained.dataset_version, compared_with=compared, stale=stale, as_of=as_of
         )
-        with on_behalf_of(version.project, caller().actor):
+        with on_behalf_of(names.project_of(request.name), caller().actor):
             if compared:
                 diff = await self._queries.datasets.DiffVersions(
                     dataset_pb.DiffVersionsRequest(
@@ -140,7 +141,7 @@ class LineageServicer(LineageServiceServicer):
         return response
 
     async def Impact(self, request: pb.ImpactRequest, context: Context) -> pb.ImpactResponse:
-        stale = not await self._freshness.reached(dict(request.at_least))
+        stale = not await self._freshness.reached(request.at_least, names.project_of(request.name))
         as_of = _now()
         with on_behalf_of(names.project_of(request.name), caller().actor):
             answer = await self._queries.impact(request.name)
