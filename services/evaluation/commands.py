@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 
 from penstock import names
-from penstock.errors import InvalidArgument
-from penstock.store import Stored, current_cause, now
-from services.evaluation.model import Evaluation, State
+from penstock.errors import AlreadyExists, InvalidArgument
+from penstock.store import Cause, Stored, current_cause, now
+from services.evaluation.model import Evaluation
 from services.evaluation.peers import Peers
 from services.evaluation.repository import Repository
 from services.evaluation.rules import check_rule
@@ -26,15 +28,12 @@ class Evaluations:
         self, project: str, id: str, *, model: str, dataset: str, rule: str, baseline: str, author: str, request_id: str
     ) -> Stored[Evaluation]:
         """Queue an evaluation. Raises InvalidArgument and NotFound, naming the field."""
-        _in_project(names.parse(model, kind="model_version", field="evaluation.model_version"), project)
-        _in_project(names.parse(dataset, kind="dataset_version", field="evaluation.dataset_version"), project)
+        model = _name(model, ("model_version",), project, "evaluation.model_version")
+        dataset = _name(dataset, ("dataset_version",), project, "evaluation.dataset_version")
         if rule:
             check_rule(rule)
         if baseline:
-            parsed = names.parse(baseline, field="evaluation.baseline")
-            _in_project(parsed, project)
-            if parsed.kind not in ("model_version", "endpoint"):
-                raise InvalidArgument("A baseline is a model version or an endpoint.", field="evaluation.baseline")
+            baseline = _name(baseline, ("model_version", "endpoint"), project, "evaluation.baseline")
         await self.peers.check(model, dataset, author)
         return await self._store(project, id, model, dataset, rule, baseline, author, request_id)
 
@@ -44,16 +43,18 @@ class Evaluations:
         if done is not None:
             return done.id
         # Fixed by what is compared, so that repeating this after a crash makes no second one.
-        id = names.new_id(evaluation.project, f"baseline of {evaluation.name}")
-        stored = await self._store(
-            evaluation.project, id, model_version, evaluation.dataset_version, "", "", evaluation.author, "baseline"
-        )
-        return stored.id
+        id = names.new_id(evaluation.project, f"baseline {model_version} of {evaluation.name}")
+        name = names.build("evaluation", evaluation.project, id)
+        with suppress(AlreadyExists):
+            await self._store(
+                evaluation.project, id, model_version, evaluation.dataset_version, "", "", evaluation.author, ""
+            )
+        return name
 
     async def _store(
         self, project: str, id: str, model: str, dataset: str, rule: str, baseline: str, author: str, request_id: str
     ) -> Stored[Evaluation]:
-        cause = current_cause.get()
+        cause = current_cause.get() or Cause()
         evaluation = Evaluation(
             name=names.build("evaluation", project, id),
             project=project,
@@ -63,8 +64,9 @@ class Evaluations:
             baseline=baseline,
             author=author,
             create_time=now(),
-            correlation_id=cause.correlation_id if cause else "",
-            traceparent=cause.traceparent if cause else "",
+            correlation_id=cause.correlation_id,
+            causation_id=cause.causation_id,
+            traceparent=cause.traceparent,
         )
         stored = await self.repository.evaluations.create(evaluation.name, evaluation, request_id=request_id or None)
         self.woken.set()
@@ -72,13 +74,16 @@ class Evaluations:
 
     async def cancel(self, name: str) -> Stored[Evaluation]:
         """Ask an evaluation to stop."""
-        stored = await self.repository.evaluations.change(
-            name, lambda e: e if e.state is State.CANCELLING else e.cancelling()
-        )
+        stored = await self.repository.evaluations.change(name, Evaluation.cancelling)
         self.woken.set()
         return stored
 
 
-def _in_project(name: names.ResourceName, project: str) -> None:
+def _name(text: str, kinds: Sequence[str], project: str, field: str) -> str:
+    """A name of one of these kinds and of the project; raises InvalidArgument."""
+    name = names.parse(text, kind=kinds[0] if len(kinds) == 1 else None, field=field)
+    if name.kind not in kinds:
+        raise InvalidArgument(f"'{text}' is no {' or '.join(kinds).replace('_', ' ')}.", field=field)
     if name.project != project:
-        raise InvalidArgument(f"{name} is of another project than projects/{project}.", field=name.kind)
+        raise InvalidArgument(f"{name} is of another project than projects/{project}.", field=field)
+    return str(name)

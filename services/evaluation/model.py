@@ -91,6 +91,7 @@ class Evaluation:
     verdict: Verdict | None = None
     end_time: datetime | None = None
     correlation_id: str = ""
+    causation_id: str = ""
     traceparent: str = ""
 
     def begin(self, artifact: str, manifest: str, baseline_version: str, compared: str) -> Evaluation:
@@ -166,7 +167,7 @@ class Evaluation:
         """The evaluation, asked to stop; raises FailedPrecondition if it ended."""
         if self.state.final:
             raise FailedPrecondition(f"The evaluation has {self.state.lower()} already.")
-        return replace(self, state=State.CANCELLING)
+        return self if self.state is State.CANCELLING else replace(self, state=State.CANCELLING)
 
     def cancelled(self, at: datetime) -> Evaluation:
         """The evaluation, of which nothing runs any more."""

@@ -11,7 +11,7 @@ from functools import partial
 import structlog
 
 from penstock import names
-from penstock.errors import DataCorrupt, FailedPrecondition, InvalidArgument, NotFound, Unavailable
+from penstock.errors import DataCorrupt, FailedPrecondition, InvalidArgument, NotFound, PermissionDenied, Unavailable
 from penstock.jobs.executor import Executor, Phase
 from penstock.jobs.result import Cause, JobResult, JobState
 from penstock.jobs.spec import AttemptRef
@@ -64,7 +64,7 @@ class Reconciler:
         self._tasks.pop(name, None)
 
     async def _guarded(self, evaluation: Evaluation) -> None:
-        current_cause.set(Chain(evaluation.correlation_id, "", evaluation.traceparent))
+        current_cause.set(Chain(evaluation.correlation_id, evaluation.causation_id, evaluation.traceparent))
         try:
             while not evaluation.state.final:
                 evaluation = await self._step(evaluation)
@@ -94,7 +94,7 @@ class Reconciler:
             version = evaluation.baseline
             if version and names.parse(version).kind == "endpoint":
                 version = await peers.serves(version, author)
-        except (NotFound, InvalidArgument) as error:
+        except (NotFound, InvalidArgument, FailedPrecondition, PermissionDenied) as error:
             return await self._fail(evaluation, error.message)
         compared = await self.evaluations.of_baseline(evaluation, version) if version else ""
         stored = await self.repository.evaluations.change(
@@ -147,7 +147,7 @@ class Reconciler:
                 other = (await self.repository.evaluations.get(evaluation.compared)).value
                 if not other.state.final:
                     await asyncio.sleep(LOOK)
-                    return evaluation
+                    return (await self.repository.evaluations.get(evaluation.name)).value
                 if other.result is None:
                     return await self._fail(evaluation, f"The baseline could not be evaluated: {other.reason}")
                 baseline_metrics = other.result.metrics
@@ -170,6 +170,8 @@ class Reconciler:
     async def _lose(self, evaluation: Evaluation, reason: str) -> Evaluation:
         attempt = evaluation.attempt
         stored = await self.repository.evaluations.change(evaluation.name, lambda e: e.lose(attempt, reason, now()))
+        if stored.value.state.final:
+            await self._clean_up(evaluation)
         return stored.value
 
     async def _fail(self, evaluation: Evaluation, reason: str) -> Evaluation:

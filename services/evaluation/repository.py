@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
-from penstock.store import Aggregates, Database, Page, Stored
+from datetime import UTC, datetime
+
+from penstock.store import Aggregates, Database, Page, Span, Stored
 from services.evaluation.model import Evaluation, State
+
+# A range with a lower end finds what has the field; ordering by it alone would read everything that has it not.
+_BEGINNING = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 def subject(model_version: str, dataset_version: str) -> str:
@@ -37,7 +42,7 @@ class Repository:
 
     async def unfinished(self) -> list[Stored[Evaluation]]:
         """Evaluations under way, oldest first."""
-        return list(await self.evaluations.find(order_by="active"))
+        return list(await self.evaluations.find(span=Span("active", gte=_BEGINNING)))
 
     async def done(self, model_version: str, dataset_version: str) -> Stored[Evaluation] | None:
         """A successful evaluation of that model on that data, if there is one."""

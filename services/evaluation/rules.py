@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import cel
 
@@ -16,19 +17,21 @@ METRICS = (
     "weighted_f1", "records",
 )  # fmt: skip
 BASELINE = "baseline"
-_WORD = re.compile(r"(?<![\w.\"'])([A-Za-z_]\w*)")
+FIELD = "evaluation.rule"
+_WORD = re.compile(r"\b[A-Za-z_]\w*")
+_PARTS = re.compile(r"(&&|\|\||[?:])")  # a comparison stands between these
 
 
 def check_rule(rule: str) -> None:
     """Raise InvalidArgument if a rule is not CEL over known metrics that says yes or no."""
-    unknown = [word for word in _words(rule) if word not in (*METRICS, BASELINE)]
+    try:
+        named = cel.compile(rule).variables()
+    except (ValueError, TypeError, SyntaxError) as error:
+        raise InvalidArgument(f"The rule '{rule}' is not CEL: {error}", field=FIELD) from None
+    unknown = [name for name in named if name not in (*METRICS, BASELINE)]
     if unknown:
         known = ", ".join(METRICS)
-        raise InvalidArgument(
-            f"The rule names '{unknown[0]}'; there are {known}, and baseline.", field="evaluation.rule"
-        )
-    if BASELINE in _words(rule) and not _compared(rule):
-        raise InvalidArgument("A rule with `baseline` must name the metric it is of.", field="evaluation.rule")
+        raise InvalidArgument(f"The rule names '{unknown[0]}'; there are {known}, and baseline.", field=FIELD)
     _holds(rule, dict.fromkeys(METRICS, 0.5), dict.fromkeys(METRICS, 0.5))
 
 
@@ -36,33 +39,53 @@ def judge(
     rule: str, metrics: Mapping[str, float], baseline: str, baseline_metrics: Mapping[str, float] | None
 ) -> Verdict:
     """Whether a rule holds. One that needs a baseline passes where there is none: there is nothing to be worse than."""
-    needs = BASELINE in _words(rule)
-    if needs and baseline_metrics is None:
+    _, compared = _explicit(rule)
+    if compared and baseline_metrics is None:
         return Verdict(True, rule, reason="there is no baseline yet")
     known = dict(baseline_metrics or {})
     passed = _holds(rule, metrics, known)
-    measured = _compared(rule) or "accuracy"
-    versus = f", baseline {known[measured]:.4f}" if needs and measured in known else ""
-    reason = f"{measured} {metrics.get(measured, float('nan')):.4f}{versus}"
-    return Verdict(passed, rule, baseline if needs else "", known if needs else {}, reason)
+    told = compared or [word for word in dict.fromkeys(_WORD.findall(rule)) if word in METRICS][:1]
+    reason = ", ".join(_told(name, metrics, known if compared else {}) for name in told)
+    return Verdict(passed, rule, baseline if compared else "", known if compared else {}, reason)
 
 
-def _words(rule: str) -> list[str]:
-    return [word for word in _WORD.findall(rule) if word not in ("true", "false", "null", "in")]
+def _told(name: str, metrics: Mapping[str, float], baseline: Mapping[str, float]) -> str:
+    versus = f", baseline {baseline[name]:.4f}" if name in baseline else ""
+    return f"{name} {metrics.get(name, math.nan):.4f}{versus}"
 
 
-def _compared(rule: str) -> str:
-    """The metric that `baseline` stands for: the first one that the rule names."""
-    return next((word for word in _words(rule) if word in METRICS), "")
+def _explicit(rule: str) -> tuple[str, Sequence[str]]:
+    """The rule with `baseline_<metric>` for each `baseline`, and those metrics.
+
+    `baseline` is the metric that its own comparison names, so `records > 100 && accuracy >= baseline` means accuracy.
+    Raises InvalidArgument where that is not one.
+    """
+    parts: list[str] = []
+    compared: list[str] = []
+    for part in _PARTS.split(rule):
+        words = _WORD.findall(part)
+        if BASELINE in words:
+            metrics = {word for word in words if word in METRICS}
+            if len(metrics) != 1:
+                raise InvalidArgument(
+                    f"'{part.strip()}' must compare `baseline` with one metric, such as `accuracy >= baseline`.",
+                    field=FIELD,
+                )
+            compared += metrics
+            part = re.sub(rf"\b{BASELINE}\b", f"{BASELINE}_{compared[-1]}", part)
+        parts.append(part)
+    return "".join(parts), list(dict.fromkeys(compared))
 
 
 def _holds(rule: str, metrics: Mapping[str, float], baseline: Mapping[str, float]) -> bool:
-    variables: dict[str, float] = {name: float(metrics.get(name, float("nan"))) for name in METRICS}
-    variables[BASELINE] = float(baseline.get(_compared(rule), float("nan")))
+    variables = {name: float(metrics.get(name, math.nan)) for name in METRICS}
+    variables |= {f"{BASELINE}_{name}": float(baseline.get(name, math.nan)) for name in METRICS}
     try:
-        value = cel.evaluate(rule, variables)
+        value = cel.evaluate(_explicit(rule)[0], variables)
+    except InvalidArgument:
+        raise
     except Exception as error:  # noqa: BLE001 (the library raises many kinds for what is wrong with a rule)
-        raise InvalidArgument(f"The rule '{rule}' cannot be evaluated: {error}.", field="evaluation.rule") from None
+        raise InvalidArgument(f"The rule '{rule}' cannot be evaluated: {error}.", field=FIELD) from None
     if not isinstance(value, bool):
-        raise InvalidArgument(f"The rule '{rule}' is {value!r}, neither true nor false.", field="evaluation.rule")
+        raise InvalidArgument(f"The rule '{rule}' is {value!r}, neither true nor false.", field=FIELD)
     return value

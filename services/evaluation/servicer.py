@@ -12,7 +12,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from penstock import names
 from penstock.api.evaluation.v1 import evaluation_service_pb2 as pb
 from penstock.api.evaluation.v1.evaluation_service_pb2_grpc import EvaluationServiceServicer
-from penstock.errors import FailedPrecondition
+from penstock.errors import FailedPrecondition, InvalidArgument
 from penstock.objects import ObjectStore
 from penstock.rpc.caller import caller
 from penstock.rpc.paging import decode_token, encode_token, page_size
@@ -106,12 +106,13 @@ class EvaluationServicer(EvaluationServiceServicer):
     async def ListEvaluations(self, request: pb.ListEvaluationsRequest, context: Context) -> pb.ListEvaluationsResponse:
         project = names.parse(request.parent, kind="project", field="parent").project
         if request.model_version:
-            names.parse(request.model_version, kind="model_version", field="model_version")
+            asked = names.parse(request.model_version, kind="model_version", field="model_version")
+            if asked.project != project:
+                raise InvalidArgument(f"{asked} is of another project than {request.parent}.", field="model_version")
         page = await self._repository.page(
             project, request.model_version, page_size(request.page_size), decode_token(request.page_token, request)
         )
-        # A model version of another project would be found by its name; it must not be.
-        found = [to_proto(stored) for stored in page if stored.value.project == project]
+        found = [to_proto(stored) for stored in page]
         return pb.ListEvaluationsResponse(evaluations=found, next_page_token=encode_token(page.next, request))
 
     async def CancelEvaluation(self, request: pb.CancelEvaluationRequest, context: Context) -> pb.Evaluation:
