@@ -112,7 +112,7 @@ class Client:
 
     stub: Any
 
-    async def create(self, id: str, **fields: str) -> str:
+    async def create(self, id: str, **fields: Any) -> str:
         """A new dataset's name."""
         dataset = pb.Dataset(**fields)
         made = await self.stub.CreateDataset(pb.CreateDatasetRequest(parent=PARENT, dataset_id=id, dataset=dataset))
@@ -139,11 +139,8 @@ class Client:
 
     async def ended(self, name: str) -> pb.Import:
         """The import once it has ended."""
-        last = None
-        async for last in self.stub.WatchImport(pb.WatchImportRequest(name=name)):
-            pass
-        assert last is not None
-        return last
+        seen: list[pb.Import] = [each async for each in self.stub.WatchImport(pb.WatchImportRequest(name=name))]
+        return seen[-1]
 
     async def import_rows(self, dataset: str, rows: Iterable[Mapping[str, Any]], **fields: Any) -> pb.Import:
         """Import rows as JSON Lines; it must succeed."""
@@ -172,11 +169,8 @@ class Client:
         """Commit a draft, and wait for what becomes of it."""
         name = f"{dataset}/drafts/{draft}"
         await self.stub.CommitDraft(pb.CommitDraftRequest(name=name, message=message))
-        last = None
-        async for last in self.stub.WatchDraft(pb.WatchDraftRequest(name=name)):
-            pass
-        assert last is not None
-        return last
+        seen: list[pb.Draft] = [each async for each in self.stub.WatchDraft(pb.WatchDraftRequest(name=name))]
+        return seen[-1]
 
     async def records(self, dataset: str, page_size: int = 1000, **fields: Any) -> list[pb.Record]:
         """All records of all pages."""

@@ -24,7 +24,7 @@ from services.dataset.service import Datasets
 from tests.support.dataset_platform import PROJECT, DatasetPlatform, jsonl
 from tests.support.dataset_state import Fault, Pauses, State, check, revisions_of, seams, state_of
 
-ROWS = [{"id": f"k{n}", "v": n} for n in range(7)]
+ROWS: list[dict[str, Any]] = [{"id": f"k{n}", "v": n} for n in range(7)]
 TIME = now()
 Work: TypeAlias = Callable[[Datasets, str], Awaitable[None]]
 __all__ = ["seams"]
@@ -158,7 +158,7 @@ async def test_a_writer_paused_at_any_write_does_no_harm_when_it_wakes(
 
 
 async def paused_commit(platform: DatasetPlatform, pauses: Pauses, at: int) -> int:
-    """A commit stopped before its write `at`; others finish it and go on; then it wakes. Gives how many writes it had."""
+    """A commit stopped before its write `at`; others finish it and go on; then it wakes. Gives its number of writes."""
     name = await with_a_version(platform.parts(), f"p{at}")
     await edit(platform.parts(), name, "mine", "e", k1=100, k2=None, new=1)
     await freeze(platform.parts(), name, "mine", "c")

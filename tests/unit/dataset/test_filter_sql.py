@@ -42,7 +42,7 @@ def _table(rows: list[Record]) -> tuple[pa.Table, Known, str]:
     return table, known, ", ".join(f"c{index}" for index in range(len(columns) + 2))
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(rows=st.lists(records, min_size=1, max_size=12), expression=expressions)
 def test_a_filter_finds_in_partitions_what_it_finds_in_records(
     connection: duckdb.DuckDBPyConnection, rows: list[Record], expression: Expression
@@ -72,8 +72,11 @@ def test_pages_in_partitions_are_the_pages_of_the_sorted_records(
     places = {
         f"k{n:03d}": position(row, f"k{n:03d}", order, column[1] if column else None) for n, row in enumerate(rows)
     }
-    compare = cmp_to_key(lambda one, two: -1 if places[one].before(places[two], descending) else 1)
-    wanted = sorted(places, key=compare)
+
+    def compare(one: str, two: str) -> int:
+        return -1 if places[one].before(places[two], descending) else 1
+
+    wanted = sorted(places, key=cmp_to_key(compare))
     cursor = connection.cursor()
     cursor.register("rows", table)
     got: list[str] = []

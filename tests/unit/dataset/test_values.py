@@ -81,7 +81,8 @@ def test_the_deepest_record_passes_the_wire() -> None:
 
 def test_keys_are_text_or_whole_numbers() -> None:
     assert (key_text("007"), key_text(7)) == ("007", "7")
-    for bad in (1.5, True, None, [], {}):
+    refused: tuple[Any, ...] = (1.5, True, None, [], {})
+    for bad in refused:
         with pytest.raises(BadValue):
             key_text(bad)
 
