@@ -110,7 +110,7 @@ class ServingPlatform:
     training: FakeTrainingService = field(init=False)
     envoy: EnvoyServer = field(init=False)
     _models: int = 0
-    _stubs: dict[tuple[str, str, str], Any] = field(default_factory=dict)
+    _stubs: dict[tuple[str, str, bool, str], Any] = field(default_factory=dict)
     _users: dict[str, str] = field(default_factory=dict)
     _closing: contextlib.AsyncExitStack = field(default_factory=contextlib.AsyncExitStack)
 
@@ -167,11 +167,11 @@ class ServingPlatform:
         self.instances.append(instance)
         return instance
 
-    def stub(self, role: str = "editor", project: str = PROJECT) -> Any:
+    def stub(self, role: str = "editor", project: str = PROJECT, platform: bool = False) -> Any:
         """A client of the newest instance."""
-        key = (role, project, self.addresses["serving"])
+        key = (role, project, platform, self.addresses["serving"])
         if key not in self._stubs:
-            token = self.tokens.mint("mo", project, role, 600)
+            token = self.tokens.mint("mo", project, role, 600, platform)
             channels = Channels(dict(self.addresses), lambda _: token)
             self._closing.push_async_callback(channels.close)
             self._stubs[key] = channels.stub(ServingServiceStub, "serving")
