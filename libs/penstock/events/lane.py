@@ -18,7 +18,7 @@ from nats.aio.msg import Msg
 
 from penstock.errors import Unavailable
 from penstock.events.cursors import Cursor, Cursors
-from penstock.events.dead_letters import DeadLetter, DeadLetters, LetterState
+from penstock.events.dead_letters import DeadLetter, DeadLetters, LetterState, letter_id
 from penstock.events.envelope import Event
 from penstock.store import Cause, current_cause
 
@@ -160,6 +160,8 @@ class Lane:
             await self._store(replace(cursor, failures=failures))
             after = replace(after, stored=True)
             await asyncio.sleep(work.retry_delays[min(failures, len(work.retry_delays)) - 1])
+        if failures:
+            await work.letters.remove(letter_id(work.consumer, event.id))  # of one who died before storing the cursor
         return after
 
     async def _handle(self, event: Event) -> Exception | None:
@@ -219,6 +221,9 @@ class Lane:
                 return
             if letter.state is not LetterState.DROP and not await self._try_again(letter):
                 return
+            if judge(letter.event.sequence, self._cursor.sequence) is Verdict.NEXT:
+                # Whoever put it here died before it could store the cursor.
+                await self._store(replace(self._cursor, sequence=letter.event.sequence))
             await letters.remove(letter.id)
         await self._store(replace(self._cursor, parked=False, failures=0))
         self._decided = bool(await letters.of_resource(self._work.consumer, self._resource))

@@ -1,8 +1,9 @@
-"""The relay: from outboxes to the `events` collection, to JetStream, and out of the outboxes, in that order.
+"""The relay: from outboxes to the `events` collection and to JetStream, and only after both out of the outboxes.
 
-It may die between any two of these steps: what is still in an outbox is done again under the same ids, which the
-collection, JetStream's duplicate window and the consumers' cursors all recognise. Writes of this process hand their
-events over directly; a sweep over the outboxes finds what a crash, or another process, left.
+It may die at any instant: what is still in an outbox is done again under the same ids, which the collection,
+JetStream's duplicate window and the consumers' cursors all recognise. The two go on side by side, since one waits for
+the database's disk and the other for NATS's; whoever fills a gap asks for events that were trimmed before. Writes of
+this process hand their events over directly; a sweep over the outboxes finds what a crash, or another process, left.
 """
 
 from __future__ import annotations
@@ -25,7 +26,6 @@ BATCH = 500  # resources a round
 IN_FLIGHT = 64  # resources that publish at once; more gains nothing, each waits for the same fsync
 SWEEP = (2.0, 10.0)  # seconds between sweeps: after something was found, and after a long silence
 _BACK_OFF = (0.2, 0.5, 1.0, 2.0, 5.0)
-PORTION = 100  # resources whose events are kept while those of the portion before are published
 _KNOWN = 20_000  # resources whose last published sequence is remembered
 
 
@@ -81,34 +81,22 @@ class Relay:
         return found
 
     async def _pass_on(self, outbox: _Outbox, pending: Sequence[Pending]) -> None:
-        """Keep, publish and trim, a portion's keeping overlapped with the publishing of the one before.
-
-        What one resource cannot do does not hold up the others. Raises the first failure.
-        """
-        portions = [pending[at : at + PORTION] for at in range(0, len(pending), PORTION)]
-        failures: list[Exception] = []
-        kept = [asyncio.create_task(self._keep(outbox, portion)) for portion in portions[:1]]
+        """Keep, publish, then have trimmed. One resource's failure holds up no other; the first is raised."""
+        if not pending:
+            return
+        batches = [outbox.unpublished(one) for one in pending]
+        keeping = asyncio.create_task(self._log.append(list(itertools.chain.from_iterable(batches))))
         try:
-            for n, portion in enumerate(portions):
-                batches = await kept[n]
-                kept += [asyncio.create_task(self._keep(outbox, later)) for later in portions[n + 1 : n + 2]]
-                outcomes = await asyncio.gather(*map(self._publish, batches))
-                for one, failure in zip(portion, outcomes, strict=True):
-                    if failure is not None:
-                        log.warning("events of %s are not published yet: %s", one.id, failure)
-                        failures.append(failure)
-                outbox.done([one for one, failure in zip(portion, outcomes, strict=True) if failure is None])
+            outcomes = await asyncio.gather(*(self._publish([event for event, _ in batch]) for batch in batches))
+            await keeping
         finally:
-            for task in kept:
-                task.cancel()
+            keeping.cancel()
+        outbox.done([one for one, failure in zip(pending, outcomes, strict=True) if failure is None])
+        failures = [(one, failure) for one, failure in zip(pending, outcomes, strict=True) if failure is not None]
+        for one, failure in failures:
+            log.warning("events of %s are not published yet: %s", one.id, failure)
         if failures:
-            raise failures[0]
-
-    async def _keep(self, outbox: _Outbox, portion: Sequence[Pending]) -> list[list[Event]]:
-        """Put events into the `events` collection; returns those to be published, a list a resource."""
-        batches = [outbox.unpublished(one) for one in portion]
-        await self._log.append(list(itertools.chain.from_iterable(batches)))
-        return [[event for event, _ in batch] for batch in batches]
+            raise failures[0][1]
 
     async def _publish(self, events: Sequence[Event]) -> Exception | None:
         """Publish a resource's events in order; the error that stopped it, if any."""

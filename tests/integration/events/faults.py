@@ -84,7 +84,7 @@ def injected(injector: Injector) -> Iterator[Injector]:
     async def faulty_publish(context: Any, subject: str, body: bytes, headers: Mapping[str, str]) -> None:
         await injector.around(lambda: publish(context, subject, body, headers), nats.errors.TimeoutError())
 
-    database_module.write, bus_module.publish = faulty_write, faulty_publish  # type: ignore[assignment]
+    database_module.write, bus_module.publish = faulty_write, faulty_publish
     try:
         yield injector
     finally:

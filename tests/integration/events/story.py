@@ -11,7 +11,7 @@ from penstock.events import Bus, Event
 from penstock.store import Aggregates, Database, Rows
 from tests.integration.events.world import Run, consumer_of, queued, relay_of, running, runs_in, step, until
 
-STEPS = {"a": 3, "b": 2}  # runs and their steps, the creation included
+STEPS = {"a": 3, "b": 1}  # runs and their steps, the creation included
 Acknowledge = Callable[[str], None]
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 
 from penstock.events import Bus, Event, EventLog
-from penstock.store import Cause, Database, current_cause
+from penstock.store import Aggregates, Cause, Database, current_cause
 from tests.integration.events.world import (
     Journal,
     Run,
@@ -51,8 +51,8 @@ async def test_events_arrive_in_order_with_their_cause_and_leave_the_outbox(bus:
     assert kept == journal.told[2:]
 
 
-async def _empty(runs: object) -> bool:
-    return await runs.pending() == []  # type: ignore[attr-defined]
+async def _empty(runs: Aggregates[Run]) -> bool:
+    return await runs.pending() == []
 
 
 async def test_many_resources_go_on_side_by_side(bus: Bus, database: Database) -> None:

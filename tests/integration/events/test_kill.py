@@ -21,7 +21,7 @@ ROOT = Path(__file__).parents[3]
 
 @pytest.mark.parametrize(
     ("k", "fault"),
-    [(4, Fault.KILL_AFTER), (7, Fault.KILL_BEFORE), (11, Fault.KILL_AFTER), (16, Fault.KILL_BEFORE)],
+    [(4, Fault.KILL_AFTER), (7, Fault.KILL_BEFORE), (11, Fault.KILL_AFTER), (15, Fault.KILL_BEFORE)],
 )
 async def test_a_killed_process_loses_nothing_it_acknowledged(
     nats: Nats, bus: Bus, database: Database, mongodb_uri: str, k: int, fault: Fault

@@ -11,11 +11,11 @@ from penstock.events import Bus
 from penstock.events import lane as lane_module
 from penstock.events import relay as relay_module
 from penstock.events.bus import MESSAGE_ID
-from penstock.events.envelope import encode
+from penstock.events.envelope import encode, from_entry
 from penstock.events.lane import Verdict
 from penstock.events.subjects import subject_of
 from penstock.store import Aggregates, Database, Pending
-from penstock.store.aggregates import Change
+from penstock.store.document import Change
 from tests.integration.events.faults import Fault, Injector, injected
 from tests.integration.events.story import Record, verify
 from tests.integration.events.test_kth_write import fresh, survive
@@ -48,7 +48,7 @@ async def _duplicated(bus: Bus, database: Database) -> list[int]:
     for _ in range(4):
         await step(runs, name)
     [pending] = await runs.pending()
-    events = [relay_module.from_entry(entry) for entry in pending.entries]
+    events = [from_entry(entry) for entry in pending.entries]
     for copy, sent in enumerate((events, events[::-1])):
         for event in sent:
             headers, body = encode(event)
@@ -90,7 +90,7 @@ async def test_published_before_it_is_committed_an_event_may_be_of_nothing(
 
     async def boastful(self: Aggregates[Any], id: str, version: int, change: Change[Any], update: Any) -> bool:
         for entry in change.pending.entries:
-            await bus.publish(relay_module.from_entry(entry))
+            await bus.publish(from_entry(entry))
         return await original(self, id, version, change, update)
 
     async def told_of() -> list[str]:

@@ -97,7 +97,7 @@ async def running(*operations: Coroutine[Any, Any, None]) -> AsyncIterator[list[
 
 
 def consumer_of(bus: Bus, database: Database, journal: Journal, **options: Any) -> Consumer:
-    options = {"patience": 0.3, "retry_delays": (0.01,), "effects": False, "ack_wait": 0.5, **options}
+    options = {"patience": 0.3, "retry_delays": (0.01,), "effects": False, "ack_wait": 0.3, **options}
     name = options.pop("name", f"journal-{journal.project}")
     return Consumer(bus, database, name, ["training.run"], journal.handle, **options)
 

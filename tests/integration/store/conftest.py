@@ -14,6 +14,7 @@ import subprocess
 import time
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from pymongo import MongoClient
@@ -31,7 +32,7 @@ def _free_port() -> int:
 
 def _command(server: str, data: Path, port: int) -> list[str]:
     if server == "secantus":
-        found = shutil.which("secantusdb")
+        found = shutil.which("secantusd-py")
         assert found, "PENSTOCK_TEST_STORE=secantus needs SecantusDB installed and on PATH"
         return [found, "--host", "127.0.0.1", "--port", str(port), "--storage-path", str(data)]
     return [server, "--port", str(port), "--storage-path", str(data), "--sync-on-commit"]
@@ -39,7 +40,8 @@ def _command(server: str, data: Path, port: int) -> list[str]:
 
 def _await_answer(uri: str, process: subprocess.Popen[bytes]) -> None:
     deadline = time.monotonic() + 30
-    with MongoClient(uri, serverSelectionTimeoutMS=500) as client:
+    client: MongoClient[dict[str, Any]] = MongoClient(uri, serverSelectionTimeoutMS=500)
+    with client:
         while True:
             try:
                 client.admin.command("ping")
@@ -67,6 +69,12 @@ def store_uri(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathF
     finally:
         process.kill()
         process.wait()
+
+
+@pytest.fixture
+def frees_unique_values() -> bool:
+    """secantusd-rs 0.5.3 never gives a value of a unique index free, whatever happens to its document."""
+    return not os.environ.get("PENSTOCK_TEST_STORE", "").endswith("secantusd-rs")
 
 
 @pytest.fixture

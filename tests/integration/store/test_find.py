@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
 
 import pytest
 
 from penstock.errors import InvalidArgument
-from penstock.store import Aggregates, Database, Span
+from penstock.store import Aggregates, Database, Span, Stored
 from tests.integration.store.sample import Run, State, name, runs_in
 
 START = datetime(2026, 11, 20, 12, 0, 0, tzinfo=UTC)
@@ -30,8 +31,8 @@ async def filled(database: Database, count: int = 30) -> Aggregates[Run]:
     return runs
 
 
-def numbers(found: list[object]) -> list[int]:
-    return [int(stored.id[-3:]) for stored in found]  # type: ignore[attr-defined]
+def numbers(found: Sequence[Stored[Run]]) -> list[int]:
+    return [int(stored.id[-3:]) for stored in found]
 
 
 async def test_equality_and_alternatives_are_combined(database: Database) -> None:
@@ -86,7 +87,13 @@ async def test_pages_hold_every_result_once_in_order(
     database: Database, order_by: str | None, descending: bool, limit: int
 ) -> None:
     runs = await filled(database)
-    key = {"created": lambda n: n, "steps": lambda n: n // 4, "project": lambda n: n % 2, None: lambda n: 0}[order_by]
+    keys: dict[str | None, Callable[[int], int]] = {
+        "created": lambda n: n,
+        "steps": lambda n: n // 4,
+        "project": lambda n: n % 2,
+        None: lambda n: 0,
+    }
+    key = keys[order_by]
     expected = sorted(range(30), key=lambda n: (key(n), n), reverse=descending)
     found: list[int] = []
     after = None
