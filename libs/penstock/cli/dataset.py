@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +15,8 @@ from penstock.errors import InvalidArgument, NotFound, PenstockError
 
 if TYPE_CHECKING:
     from penstock.api.dataset.v1 import dataset_service_pb2 as pb
+
+FIELDS_SHOWN = 8  # as columns of their own
 
 
 @click.group()
@@ -115,16 +119,18 @@ def patch(
 ) -> None:
     """Set fields of one record in a draft. A value is JSON if it parses, else text."""
     from penstock.api.dataset.v1 import dataset_service_pb2 as pb
-    from penstock.sdk.datasets import to_struct
+    from penstock.rpc.structs import to_struct
 
     values = assignments(fields, "fields")
     if not values and not unset:
         raise InvalidArgument("Give at least one FIELD=VALUE or --unset FIELD.", field="fields")
     edit = pb.RecordEdit(key=key, patch=to_struct(values), unset_fields=unset)
     changed = session.client.dataset(name).edit([edit], draft=draft, why=why)
-    session.show(
-        changed, f"patched {key} in {last_id(changed.name)} ({changed.change_count} changes; commit them when done)"
-    )
+    session.show(changed, f"patched {key} in {last_id(changed.name)} ({_changes(changed)}; commit when done)")
+
+
+def _changes(draft: pb.Draft) -> str:
+    return f"{draft.change_count} change{'s' * (draft.change_count != 1)}"
 
 
 @dataset.command()
@@ -139,7 +145,7 @@ def delete(session: Session, name: str, keys: tuple[str, ...], draft: str | None
 
     edits = [pb.RecordEdit(key=key, delete=True) for key in keys]
     changed = session.client.dataset(name).edit(edits, draft=draft, why=why)
-    session.show(changed, f"removed {len(keys)} records in {last_id(changed.name)}; commit when done")
+    session.show(changed, f"removed {len(keys)} in {last_id(changed.name)} ({_changes(changed)}; commit when done)")
 
 
 @dataset.command()
@@ -161,7 +167,7 @@ def commit(session: Session, name: str, message: str, draft: str | None) -> None
         raise
     finally:
         progress.done()
-    session.show(done, f"committed {name}@{last_id(done.version)} ({done.change_count} changes)")
+    session.show(done, f"committed {name}@{last_id(done.version)} ({_changes(done)})")
 
 
 @dataset.command()
@@ -198,13 +204,29 @@ def records(session: Session, name: str, filter_: str, draft: str, limit: int) -
     """Print records by key."""
     base, number = versioned(name, "name")
     found = session.client.dataset(base).records(version=number or 0, draft=draft, filter=filter_, limit=limit)
-    session.show_list(found, [("KEY", lambda r: r.key), ("REVISION", lambda r: r.revision), ("DATA", _data)])
+    rows = list(found)
+    session.show_list(rows, [("KEY", lambda r: r.key), ("REVISION", lambda r: r.revision), *_columns(rows)])
+
+
+def _columns(records: Sequence[Any]) -> list[tuple[str, Callable[[Any], Any]]]:
+    """A column for each field, if there are few; else all data in one."""
+    names = sorted({name for record in records for name in record.data.fields})
+    if len(names) > FIELDS_SHOWN:
+        return [("DATA", _data)]
+    return [(name, functools.partial(_shown, name)) for name in names]
+
+
+def _shown(name: str, record: Any) -> str:
+    import json
+
+    value: Any = to_dict(record)["data"].get(name, "")
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
 
 def _data(record: Any) -> str:
     import json
 
-    return json.dumps(to_dict(record).get("data", {}), ensure_ascii=False)
+    return json.dumps(to_dict(record).get("data", {}), ensure_ascii=False, sort_keys=True)
 
 
 @dataset.command()

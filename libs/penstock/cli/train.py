@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from penstock.cli.common import Session, assignments, connected, enum_name, last_id, short, versioned
+from penstock.cli.common import Session, assignments, connected, describe, enum_name, last_id, short, to_dict, versioned
 from penstock.cli.progress import follow_work
 from penstock.errors import InvalidArgument, PenstockError
 
@@ -48,8 +48,8 @@ def train(
     from google.protobuf.duration_pb2 import Duration
 
     from penstock.api.training.v1 import training_service_pb2 as pb
+    from penstock.rpc.structs import to_struct
     from penstock.sdk.code import code_source
-    from penstock.sdk.datasets import to_struct
 
     if bool(algorithm) == bool(code):
         raise InvalidArgument("Give either --algorithm or --code.", field="code")
@@ -136,7 +136,12 @@ def show(session: Session, run: str) -> None:
     """Show a run."""
     from penstock.api.training.v1 import training_service_pb2 as pb
 
-    session.show(session.client.training.GetRun(pb.GetRunRequest(name=session.client.name("run", run))))
+    found = session.client.training.GetRun(pb.GetRunRequest(name=session.client.name("run", run)))
+    document = to_dict(found)
+    environment = document.get("environment", {})
+    if environment.get("packages"):
+        environment["packages"] = f"{len(environment['packages'])} (all with --output json)"
+    session.show(found, describe(document))
 
 
 @runs.command()

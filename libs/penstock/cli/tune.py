@@ -102,11 +102,15 @@ def show(session: Session, study: str) -> None:
             ("TRIAL", lambda t: t.number),
             ("STATE", lambda t: enum_name(t, "state").lower()),
             ("VALUE", lambda t: t.value if enum_name(t, "state") == "COMPLETED" else ""),
-            ("PARAMETERS", lambda t: " ".join(f"{k}={v}" for k, v in to_dict(t).get("parameters", {}).items())),
+            ("PARAMETERS", lambda t: " ".join(_assigned(*pair) for pair in sorted(to_dict(t)["parameters"].items()))),
             ("RUN", lambda t: last_id(t.run)),
             ("REASON", lambda t: t.reason),
         ],
     )
+
+
+def _assigned(name: str, value: object) -> str:
+    return f"{name}={value:.4g}" if isinstance(value, float) else f"{name}={value}"
 
 
 @studies.command()
