@@ -53,7 +53,8 @@ class Reconciler:
                         task = self._tasks[stored.id] = asyncio.create_task(self._guarded(stored.value))
                         task.add_done_callback(partial(self._forget, stored.id))
                 with suppress(TimeoutError):
-                    await asyncio.wait_for(woken.wait(), SWEEP)
+                    async with asyncio.timeout(SWEEP):  # wait_for may swallow a cancellation
+                        await woken.wait()
         finally:
             tasks = list(self._tasks.values())
             for task in tasks:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Mapping
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
@@ -52,10 +52,9 @@ class Driver:
                 self.wake.clear()
                 for stored in await self.repository.active_runs():
                     self._drive(stored)
-                try:
-                    await asyncio.wait_for(self.wake.wait(), SWEEP)
-                except TimeoutError:
-                    continue
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(SWEEP):  # wait_for may swallow a cancellation
+                        await self.wake.wait()
         finally:
             for task in self._tasks.values():
                 task.cancel()

@@ -42,7 +42,8 @@ class Windows:
             for stored in await self.repository.unstarted_windows():
                 await self.begin(stored.id, stored.value)
             with suppress(TimeoutError):
-                await asyncio.wait_for(self.grown.wait(), pause)
+                async with asyncio.timeout(pause):  # wait_for may swallow a cancellation
+                    await self.grown.wait()
 
     async def _fire(self, stored: Stored[Window]) -> None:
         try:

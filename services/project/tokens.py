@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Collection
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Protocol
@@ -110,8 +111,7 @@ class TokenCommands:
             if denied != told:
                 await asyncio.to_thread(gate.set_keys_and_denylist, self.tokens.jwks(), denied)
                 told = denied
-            try:
-                await asyncio.wait_for(self.changed.wait(), REFRESH)
-            except TimeoutError:
-                continue
+            with suppress(TimeoutError):
+                async with asyncio.timeout(REFRESH):  # wait_for may swallow a cancellation
+                    await self.changed.wait()
             self.changed.clear()

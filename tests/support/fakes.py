@@ -138,7 +138,7 @@ class FakeTraining(TrainingServiceServicer):
     def __init__(self, desk: Desk) -> None:
         self._desk = desk
 
-    async def CreateRun(self, request: training_pb.CreateRunRequest, context: Any) -> training_pb.Run:
+    async def CreateRun(self, request: training_pb.CreateRunRequest, context: Any) -> Any:
         run = training_pb.Run()
         run.CopyFrom(request.run)
         run.model_version = f"{request.parent}/models/{run.model}/versions/1"
@@ -149,7 +149,7 @@ class FakeTraining(TrainingServiceServicer):
         async for run in self._desk.watch(request.name):
             yield run
 
-    async def CancelRun(self, request: training_pb.CancelRunRequest, context: Any) -> training_pb.Run:
+    async def CancelRun(self, request: training_pb.CancelRunRequest, context: Any) -> Any:
         return await self._desk.cancel(request.name)
 
     async def GetModel(self, request: training_pb.GetModelRequest, context: Any) -> training_pb.Model:
@@ -162,7 +162,7 @@ class FakeTuning(TuningServiceServicer):
     def __init__(self, desk: Desk) -> None:
         self._desk = desk
 
-    async def CreateStudy(self, request: tuning_pb.CreateStudyRequest, context: Any) -> tuning_pb.Study:
+    async def CreateStudy(self, request: tuning_pb.CreateStudyRequest, context: Any) -> Any:
         study = tuning_pb.Study()
         study.CopyFrom(request.study)
         study.model_version = f"{request.parent}/models/{study.model}/versions/2"
@@ -172,7 +172,7 @@ class FakeTuning(TuningServiceServicer):
         async for study in self._desk.watch(request.name):
             yield study
 
-    async def CancelStudy(self, request: tuning_pb.CancelStudyRequest, context: Any) -> tuning_pb.Study:
+    async def CancelStudy(self, request: tuning_pb.CancelStudyRequest, context: Any) -> Any:
         return await self._desk.cancel(request.name)
 
 
@@ -183,9 +183,7 @@ class FakeEvaluation(EvaluationServiceServicer):
         self._desk = desk
         self.passes = True
 
-    async def CreateEvaluation(
-        self, request: evaluation_pb.CreateEvaluationRequest, context: Any
-    ) -> evaluation_pb.Evaluation:
+    async def CreateEvaluation(self, request: evaluation_pb.CreateEvaluationRequest, context: Any) -> Any:
         evaluation = evaluation_pb.Evaluation()
         evaluation.CopyFrom(request.evaluation)
         evaluation.verdict.passed = self.passes
@@ -198,9 +196,7 @@ class FakeEvaluation(EvaluationServiceServicer):
         async for evaluation in self._desk.watch(request.name):
             yield evaluation
 
-    async def CancelEvaluation(
-        self, request: evaluation_pb.CancelEvaluationRequest, context: Any
-    ) -> evaluation_pb.Evaluation:
+    async def CancelEvaluation(self, request: evaluation_pb.CancelEvaluationRequest, context: Any) -> Any:
         return await self._desk.cancel(request.name)
 
 
@@ -210,7 +206,7 @@ class FakeServing(ServingServiceServicer):
     def __init__(self, desk: Desk) -> None:
         self._desk = desk
 
-    async def DeployModel(self, request: serving_pb.DeployModelRequest, context: Any) -> serving_pb.Revision:
+    async def DeployModel(self, request: serving_pb.DeployModelRequest, context: Any) -> Any:
         revision = serving_pb.Revision(model_version=request.model_version, steps=request.steps)
         return await self._desk.create("revision", request, revision, "STARTING")
 

@@ -64,4 +64,5 @@ async def watch(
             if done(value):
                 return
             with suppress(TimeoutError):
-                await asyncio.wait_for(changed.wait(), poll)
+                async with asyncio.timeout(poll):  # wait_for may swallow a cancellation
+                    await changed.wait()
