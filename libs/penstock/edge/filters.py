@@ -115,6 +115,7 @@ def _transcoder(api: Path, services: list[str]) -> Json:
             "stream_newline_delimited": True,
         },
         case_insensitive_enum_parsing=True,
+        query_param_unescape_plus=True,  # as HTML forms and `curl -G --data-urlencode` write a space
     )
 
 
