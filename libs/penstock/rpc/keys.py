@@ -6,6 +6,7 @@ dropping the oldest) therefore ends no session, and whoever checks tokens always
 
 from __future__ import annotations
 
+import hmac
 import json
 import os
 import secrets
@@ -60,6 +61,11 @@ class Keys:
     def jwks(self) -> str:
         """The public keys as a JWKS document, as Envoy's jwt_authn takes it inline."""
         return json.dumps({"keys": [key.jwk() for key in self.live]})
+
+    def derived(self, purpose: str) -> bytes:
+        """A key of 32 bytes for another purpose, the same wherever these keys are."""
+        number = self.signing.private.private_numbers().private_value
+        return hmac.digest(number.to_bytes(32, "big"), b"penstock " + purpose.encode(), "sha256")
 
     @staticmethod
     def open(folder: Path) -> Keys:

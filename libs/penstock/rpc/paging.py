@@ -1,11 +1,16 @@
-"""Page tokens and sizes (AIP-158): opaque, and good only for the request that they came from."""
+"""Page tokens and sizes (AIP-158): opaque, and good only for the request that they came from.
+
+They are sealed with a key of the platform: a position says where to read on, so nobody else may make one up.
+"""
 
 from __future__ import annotations
 
 import base64
 import binascii
 import hashlib
+import hmac
 import json
+import secrets
 from typing import Any
 
 from google.protobuf.message import Message
@@ -14,6 +19,8 @@ from penstock.errors import InvalidArgument
 
 DEFAULT_PAGE_SIZE = 50
 MAX_PAGE_SIZE = 1000
+_SEAL_BYTES = 16
+_key = secrets.token_bytes(32)
 
 
 def page_size(asked: int, *, default: int = DEFAULT_PAGE_SIZE, maximum: int = MAX_PAGE_SIZE) -> int:
@@ -23,12 +30,18 @@ def page_size(asked: int, *, default: int = DEFAULT_PAGE_SIZE, maximum: int = MA
     return min(asked or default, maximum)
 
 
+def seal_with(key: bytes) -> None:
+    """Seal with this key from now on: with one that all replicas share, and that survives a restart, pages go on."""
+    global _key
+    _key = key
+
+
 def encode_token(position: Any, request: Message) -> str:
     """A page token for `position` (JSON: where the next page begins), or "" for None: there are no more pages."""
     if position is None:
         return ""
-    body = json.dumps([_fingerprint(request), position], separators=(",", ":")).encode()
-    return base64.urlsafe_b64encode(body).decode().rstrip("=")
+    body = json.dumps(position, separators=(",", ":")).encode()
+    return base64.urlsafe_b64encode(_seal(body, request) + body).decode().rstrip("=")
 
 
 def decode_token(token: str, request: Message) -> Any:
@@ -36,24 +49,25 @@ def decode_token(token: str, request: Message) -> Any:
     if not token:
         return None
     try:
-        padded = token + "=" * (-len(token) % 4)
-        bound, position = json.loads(base64.b64decode(padded, altchars=b"-_", validate=True))
-    except (ValueError, binascii.Error, TypeError) as error:
+        sealed = base64.b64decode(token + "=" * (-len(token) % 4), altchars=b"-_", validate=True)
+    except (ValueError, binascii.Error) as error:
         raise InvalidArgument("page_token is not one that this server made.", field="page_token") from error
-    if bound != _fingerprint(request):
+    body = sealed[_SEAL_BYTES:]
+    if not hmac.compare_digest(sealed[:_SEAL_BYTES], _seal(body, request)):
         raise InvalidArgument(
-            "page_token belongs to another request: keep every other field as it was, or begin again without it.",
+            "page_token is not of this request: keep every other field as it was, or begin again without it.",
             field="page_token",
         )
-    return position
+    return json.loads(body)
 
 
-def _fingerprint(request: Message) -> str:
-    """All fields but the two of paging: the page size may change between pages, nothing else may."""
+def _seal(body: bytes, request: Message) -> bytes:
+    """Over all fields but the two of paging: the page size may change between pages, nothing else may."""
     bare = type(request)()
     bare.CopyFrom(request)
     for field in ("page_token", "page_size"):
         if field in request.DESCRIPTOR.fields_by_name:
             bare.ClearField(field)
-    body = request.DESCRIPTOR.full_name.encode() + b"\n" + bare.SerializeToString(deterministic=True)
-    return hashlib.sha256(body).hexdigest()[:16]
+    bound = request.DESCRIPTOR.full_name.encode() + b"\n" + bare.SerializeToString(deterministic=True)
+    digest = hashlib.sha256(bound).digest()  # of fixed length, so that request and body cannot run into each other
+    return hmac.digest(_key, digest + body, "sha256")[:_SEAL_BYTES]

@@ -19,7 +19,7 @@ from penstock.api.project.v1.project_service_pb2_grpc import ProjectServiceStub
 from penstock.errors import FailedPrecondition, InvalidArgument, PenstockError, Unavailable
 from penstock.events import Bus
 from penstock.objects import ObjectStore
-from penstock.rpc import causes
+from penstock.rpc import causes, paging
 from penstock.rpc.addresses import TlsFiles
 from penstock.rpc.channels import Channels
 from penstock.rpc.denylist import Denylist
@@ -92,7 +92,9 @@ class Host:
         self.settings.home.mkdir(parents=True, exist_ok=True, mode=0o700)
         self._registry = new_registry()
         self._open_metrics(self._registry)
-        self.tokens = Tokens(Keys.open(self.settings.home / "keys"))
+        keys = Keys.open(self.settings.home / "keys")
+        self.tokens = Tokens(keys)
+        paging.seal_with(keys.derived("page tokens"))
         if OWNER_OF_TOKENS in self.builds:
             ensure_home_token(self.settings.home / "token", self.tokens, self.settings.project)
         self._addresses.update(self.settings.addresses)

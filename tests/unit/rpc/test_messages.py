@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import math
 from typing import Any
 
@@ -15,6 +16,7 @@ from penstock.api.training.v1.training_service_pb2 import Run
 from penstock.errors import InvalidArgument
 from penstock.rpc import paging
 from penstock.rpc.caller import Caller, set_caller
+from penstock.rpc.keys import Keys
 from penstock.rpc.masks import apply_field_mask
 from penstock.rpc.request_ids import request_id, resource_id
 from penstock.rpc.structs import from_struct, to_struct
@@ -66,6 +68,29 @@ def test_a_page_token_is_good_for_its_own_request_only() -> None:
             paging.decode_token(text, request)
         assert caught.value.violations[0].field == "page_token"
     assert paging.decode_token("", REQUEST) is None and paging.encode_token(None, REQUEST) == ""
+
+
+def test_a_position_cannot_be_made_up_or_changed(monkeypatch: pytest.MonkeyPatch) -> None:
+    token = paging.encode_token(["k", 1], REQUEST)
+    sealed = base64.urlsafe_b64decode(token + "=" * (-len(token) % 4))
+    forged = base64.urlsafe_b64encode(sealed[:16] + b'["k",9]').decode().rstrip("=")
+    with pytest.raises(InvalidArgument):
+        paging.decode_token(forged, REQUEST)
+    monkeypatch.setattr(paging, "_seal", lambda body, request: sealed[:16])  # without the mechanism it would pass
+    assert paging.decode_token(forged, REQUEST) == ["k", 9]
+
+
+def test_page_tokens_outlive_a_restart_and_not_a_change_of_keys(monkeypatch: pytest.MonkeyPatch) -> None:
+    keys = Keys.generate()
+    monkeypatch.setattr(paging, "_key", b"")
+    paging.seal_with(keys.derived("page tokens"))
+    token = paging.encode_token("k", REQUEST)
+    paging.seal_with(Keys(keys.live).derived("page tokens"))
+    assert paging.decode_token(token, REQUEST) == "k"
+    for other in (keys.derived("something else"), Keys.generate().derived("page tokens")):
+        paging.seal_with(other)
+        with pytest.raises(InvalidArgument):
+            paging.decode_token(token, REQUEST)
 
 
 def test_page_sizes_have_a_default_and_a_maximum() -> None:
