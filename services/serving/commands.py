@@ -13,7 +13,7 @@ from penstock.backing.triton_environment import TritonEnvironment
 from penstock.errors import AlreadyExists, FailedPrecondition, InvalidArgument, NotFound
 from penstock.rpc.channels import on_behalf_of
 from penstock.store import Cause, Stored, current_cause, now
-from services.serving import model
+from services.serving import transitions
 from services.serving.model import WHOLE, Endpoint, Revision
 from services.serving.repository import Repository
 
@@ -65,14 +65,14 @@ class Commands:
         if known is not None:
             return known
         asked = _asked(author, request)
-        stored = await self.repository.change(name, lambda endpoint: model.rollback(endpoint, asked))
+        stored = await self.repository.change(name, lambda endpoint: transitions.rollback(endpoint, asked))
         self.wake(name)
         return _made(stored, request)
 
     async def delete(self, name: str) -> None:
         """Ask for an endpoint's end; it is gone a moment later. Raises NotFound."""
         moment = now()
-        await self.repository.change(name, lambda endpoint: model.delete(endpoint, moment))
+        await self.repository.change(name, lambda endpoint: transitions.delete(endpoint, moment))
         self.wake(name)
 
     async def _known(self, name: str, request: str) -> tuple[Stored[Endpoint], Revision] | None:
@@ -90,11 +90,11 @@ class Commands:
     async def _queue(self, name: str, revision: Revision) -> Stored[Endpoint]:
         while True:
             try:
-                return await self.repository.change(name, lambda endpoint: model.deploy(endpoint, revision))
+                return await self.repository.change(name, lambda endpoint: transitions.deploy(endpoint, revision))
             except NotFound:
                 pass  # the first revision makes the endpoint
             last = await self.repository.last_number(name)
-            first = model.deploy(model.new_endpoint(name, revision.created, last), revision)
+            first = transitions.deploy(transitions.new_endpoint(name, revision.created, last), revision)
             try:
                 return await self.repository.endpoints.create(name, first)
             except AlreadyExists:

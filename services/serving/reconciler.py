@@ -16,7 +16,7 @@ import structlog
 from penstock.errors import Conflict, FailedPrecondition, NotFound, Unavailable
 from penstock.rpc.watch import Signals
 from penstock.store import Cause, current_cause, now
-from services.serving import model
+from services.serving import transitions
 from services.serving.model import Endpoint, RevisionState
 from services.serving.rollout import Rollout
 
@@ -137,7 +137,7 @@ class Reconciler:
                 await self._traffic.unpin(name, revision)
                 await self._instances.remove(name, revision)
                 moment = now()
-                await self._repository.change(name, lambda current: model.cleaned(current, revision, moment))
+                await self._repository.change(name, lambda current: transitions.cleaned(current, revision, moment))
             except NotFound:
                 return
             except Exception:

@@ -17,10 +17,10 @@ from penstock.algorithms.model_format import ModelCard
 from penstock.edge import Position
 from penstock.errors import PenstockError, Unavailable
 from penstock.store import now
-from services.serving import model
+from services.serving import transitions
 from services.serving.instances import Instances, Key
 from services.serving.judge import Window
-from services.serving.model import Endpoint, Member, Revision, RevisionState, Transition
+from services.serving.model import WHOLE, Endpoint, Member, Revision, RevisionState, Transition
 from services.serving.repository import Repository
 from services.serving.traffic import Address, Traffic, key_of
 from services.serving.verification import Verifier
@@ -75,9 +75,8 @@ class Rollout:
 
         Raises Unavailable where something that is needed does not answer now.
         """
-        for do in (self._suspend, self._apply):
-            if await do(endpoint):
-                return AT_ONCE
+        if await self._suspend(endpoint) or await self._apply(endpoint):
+            return AT_ONCE
         waits = []
         for part in (self._revive, self._candidate, self._retire, self._archive):
             wait = await part(endpoint)
@@ -99,7 +98,7 @@ class Rollout:
             log.warning("a model server is gone", endpoint=endpoint.name, revision=number)
             key = endpoint.name, number
             self._deaths[key] = self._deaths.get(key, 0) + 1
-            await self._change(endpoint, partial(model.suspend, number=number))
+            await self._change(endpoint, partial(transitions.suspend, number=number))
         return bool(dead)
 
     async def _apply(self, endpoint: Endpoint) -> bool:
@@ -113,12 +112,17 @@ class Rollout:
                 return False
         written = self._traffic.written_generation(endpoint.name)
         if endpoint.observed == endpoint.generation or written > endpoint.generation:
-            await self._change(endpoint, lambda current: model.touch(current, written))
+            await self._change(endpoint, lambda current: transitions.touch(current, written))
             return True
-        await self._traffic.apply(endpoint, addresses)
+        try:
+            await self._traffic.apply(endpoint, addresses)
+        except Unavailable:
+            if not await self._traffic.is_up():
+                await self._revive(endpoint)  # while no edge runs, nobody asks what did not answer its examples yet
+            raise
         self._checked.add(endpoint.name)
         moment = now()
-        await self._change(endpoint, lambda current: model.observe(current, endpoint.generation, moment))
+        await self._change(endpoint, lambda current: transitions.observe(current, endpoint.generation, moment))
         return True
 
     async def _address(self, endpoint: Endpoint, member: Member) -> Address:
@@ -156,10 +160,10 @@ class Rollout:
             address = self._instances.address(endpoint.name, number)
             assert address is not None
             await self._verifier.compare_directly(endpoint.name, address[0], card)
-            await self._traffic.pin(endpoint.name, number, address)
+            await self._traffic.write_pin(endpoint.name, number, address)
         except PenstockError as error:
             return error.message
-        await self._change(endpoint, lambda current: model.resume(current, number))
+        await self._change(endpoint, lambda current: transitions.resume(current, number))
         return None
 
     async def _candidate(self, endpoint: Endpoint) -> float | None:
@@ -175,7 +179,7 @@ class Rollout:
         if revision.state is RevisionState.SHIFTING:
             return await self._judge(endpoint, revision)
         if revision.state is RevisionState.PENDING:
-            await self._change(endpoint, lambda current: model.begin(current, revision.number))
+            await self._change(endpoint, lambda current: transitions.begin(current, revision.number))
             return AT_ONCE
         try:
             await (self._load if revision.state is RevisionState.STARTING else self._verify)(endpoint, revision)
@@ -189,7 +193,7 @@ class Rollout:
 
     async def _load(self, endpoint: Endpoint, revision: Revision) -> None:
         await self._start(endpoint, revision.number)
-        await self._change(endpoint, lambda current: model.started(current, revision.number))
+        await self._change(endpoint, lambda current: transitions.started(current, revision.number))
 
     async def _verify(self, endpoint: Endpoint, revision: Revision) -> None:
         name, number = endpoint.name, revision.number
@@ -199,18 +203,18 @@ class Rollout:
         await self._verifier.compare_directly(name, address[0], card)
         await self._traffic.pin(name, number, address)
         await self._verifier.compare_at_edge(name, number, card)
-        await self._change(endpoint, lambda current: model.enter(current, number))
+        await self._change(endpoint, lambda current: transitions.enter(current, number))
 
     async def _give_up(self, endpoint: Endpoint, revision: Revision, reason: str) -> float:
         log.warning("a revision is given up", endpoint=endpoint.name, revision=revision.number, reason=reason)
         moment = now()
-        await self._change(endpoint, lambda current: model.withdraw(current, revision.number, reason, moment))
+        await self._change(endpoint, lambda current: transitions.withdraw(current, revision.number, reason, moment))
         self._holds.pop((endpoint.name, revision.number), None)
         return AT_ONCE
 
     async def _judge(self, endpoint: Endpoint, revision: Revision) -> float | None:
         """Hold a step while nothing speaks against the revision; then the next one."""
-        if endpoint.wanted_weight(revision.number) == model.WHOLE:
+        if endpoint.wanted_weight(revision.number) == WHOLE:
             return None  # it is suspended, and serves when it is back
         hold = await self._hold(endpoint, revision)
         records, hold.position = await self._traffic.answers(hold.position)
@@ -220,7 +224,7 @@ class Rollout:
         left = hold.until - time.monotonic()
         if left > 0:
             return min(left, LOOK_SECONDS)
-        await self._change(endpoint, lambda current: model.advance(current, revision.number, hold.step))
+        await self._change(endpoint, lambda current: transitions.advance(current, revision.number, hold.step))
         return AT_ONCE
 
     async def _hold(self, endpoint: Endpoint, revision: Revision) -> Hold:
@@ -245,7 +249,7 @@ class Rollout:
             if all(member.revision != revision.number for member in endpoint.members):
                 self._clean(endpoint.name, revision.number)
             elif await self._is_drained(endpoint, revision):
-                await self._change(endpoint, partial(model.drop, number=revision.number))
+                await self._change(endpoint, partial(transitions.drop, number=revision.number))
                 return AT_ONCE
             else:
                 waits.append(DRAIN_LOOK_SECONDS)
@@ -261,11 +265,11 @@ class Rollout:
 
     async def _archive(self, endpoint: Endpoint) -> float | None:
         """Move what is old out of the document."""
-        old = model.old_ones(endpoint)
+        old = transitions.old_ones(endpoint)
         if not old:
             return None
         await self._repository.archive(endpoint.name, old)
-        await self._change(endpoint, lambda current: model.without(current, old))
+        await self._change(endpoint, lambda current: transitions.without(current, old))
         return AT_ONCE
 
     async def _start(self, endpoint: Endpoint, number: int) -> ModelCard:

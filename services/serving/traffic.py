@@ -49,14 +49,18 @@ class Traffic:
         return self.edge.written_generation(*key_of(name))
 
     async def pin(self, name: str, revision: int, address: Address) -> None:
-        """Make a revision reachable by the pinned header, and wait until it is.
+        """Make a revision reachable by the pinned header, and wait until it is."""
+        await self.write_pin(name, revision, address)
+        await self.edge.revision_applied(*key_of(name), revision)
+
+    async def write_pin(self, name: str, revision: int, address: Address) -> None:
+        """Make a revision reachable by the pinned header.
 
         Its generation is its address, so that one that came back elsewhere is not taken for the one before.
         """
         project, id = key_of(name)
         member, generation = Member(revision, *address), (address[0] << 16) + address[1]
         await self._write(lambda: self.edge.set_revision_cluster(project, id, member, generation))
-        await self.edge.revision_applied(project, id, revision)
 
     async def unpin(self, name: str, revision: int) -> None:
         """Take a revision's own cluster away."""
@@ -90,6 +94,10 @@ class Traffic:
     async def answers(self, since: Position) -> tuple[list[AccessRecord], Position]:
         """What endpoints answered after `since`, and where to go on."""
         return await asyncio.to_thread(self.edge.access_log, since)
+
+    async def is_up(self) -> bool:
+        """Whether Envoy runs."""
+        return await self.edge.admin.ready()
 
     async def keep_log_short(self) -> None:
         """Begin a new access log if this one is large. Raises Unavailable if Envoy does not answer."""

@@ -12,8 +12,7 @@ import json
 import os
 import secrets
 import signal
-from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 from importlib import resources
 from pathlib import Path
@@ -40,19 +39,10 @@ from penstock.store import Database
 from services.serving.service import SERVICE, Serving, assemble
 from tests.support import fake_training_service
 from tests.support.fake_training_service import FakeTrainingService
+from tests.support.prediction_load import Load, until
 from tests.support.served_models import scaling_model
 
 PROJECT = "vision"
-
-
-async def until(condition: Callable[[], bool | Awaitable[bool]], timeout: float = 60.0) -> None:
-    """Wait for something that nobody tells."""
-    async with asyncio.timeout(timeout):
-        while True:
-            found = condition()
-            if found if isinstance(found, bool) else await found:
-                return
-            await asyncio.sleep(0.03)
 
 
 async def nothing_denied() -> set[str]:
@@ -73,27 +63,6 @@ class Instance:
         self.task.cancel()
         await asyncio.gather(self.task, return_exceptions=True)
         await self.server.stop(0)
-
-
-@dataclass
-class Load:
-    """Clients without retries that ask an endpoint without pause: which factor and which revision answered."""
-
-    answers: Counter[tuple[float, int]] = field(default_factory=Counter)
-    failures: list[str] = field(default_factory=list)
-
-    @property
-    def revisions(self) -> set[int]:
-        return {revision for _, revision in self.answers}
-
-    @property
-    def factors(self) -> set[float]:
-        return {factor for factor, _ in self.answers}
-
-    async def more(self, number: int = 30) -> None:
-        """Wait until that many more were answered."""
-        wanted = self.answers.total() + len(self.failures) + number
-        await until(lambda: self.answers.total() + len(self.failures) >= wanted)
 
 
 @dataclass

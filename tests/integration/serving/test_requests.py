@@ -9,9 +9,10 @@ from google.protobuf.duration_pb2 import Duration
 
 from penstock.api.serving.v1 import serving_service_pb2 as pb
 from penstock.errors import FailedPrecondition, InvalidArgument, NotFound, PenstockError, PermissionDenied
-from services.serving import model
+from services.serving import transitions
 from services.serving.instances import find_or_explain
-from tests.support.serving_platform import PROJECT, ServingPlatform, until
+from tests.support.prediction_load import until
+from tests.support.serving_platform import PROJECT, ServingPlatform
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 ENDPOINT = f"projects/{PROJECT}/endpoints/asked"
@@ -101,7 +102,7 @@ async def test_the_same_request_makes_one_revision(shared: ServingPlatform) -> N
 async def test_revisions_are_listed_newest_first_however_old(
     shared: ServingPlatform, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(model, "KEPT", 3)
+    monkeypatch.setattr(transitions, "KEPT", 3)
     served = await shared.served("many", shared.model(2.0))
     bad = shared.model(3.0)
     shared.training._versions[bad].artifact = "sha256:" + "0" * 64

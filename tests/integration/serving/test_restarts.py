@@ -11,7 +11,8 @@ from penstock.backing.process import ManagedProcess
 from penstock.edge import Member
 from services.serving import rollout
 from tests.integration.serving.kills import Kills
-from tests.support.serving_platform import PROJECT, Load, ServingPlatform, until
+from tests.support.prediction_load import Load, until
+from tests.support.serving_platform import PROJECT, ServingPlatform
 
 NAME = f"projects/{PROJECT}/endpoints/scale"
 HOLD = 0.1
@@ -161,7 +162,7 @@ async def test_a_model_server_that_dies_during_its_shift_comes_back_and_serves(p
     await platform.start()
     await platform.served("scale", platform.model(1.0))
     async with platform.load("scale", clients=1) as load:
-        made = await platform.deploy("scale", platform.model(2.0), 50, 100, hold=2.0)
+        made = await platform.deploy("scale", platform.model(2.0), 50, 100, hold=1.0)
         await platform.wait_for(made.name, pb.Revision.SHIFTING)
         platform.kill_triton(f"triton-{PROJECT}_scale_2")
         await platform.wait_for(made.name)
@@ -188,10 +189,31 @@ async def test_strays_are_removed(platform: ServingPlatform) -> None:
 async def test_an_envoy_that_is_started_again_knows_the_endpoints(platform: ServingPlatform) -> None:
     await platform.start()
     await platform.served("scale", platform.model(1.0))
-    made = await platform.deploy("scale", platform.model(2.0), 50, 100, hold=3.0)
+    made = await platform.deploy("scale", platform.model(2.0), 50, 100, hold=1.0)
     await platform.wait_for(made.name, pb.Revision.SHIFTING)
     await platform.envoy.stop(grace=0)
     await asyncio.sleep(0.3)
     await platform.envoy.start(attached=True)
     assert (await platform.predict("scale"))[0] == 200
     await platform.wait_for(made.name)
+
+
+async def test_after_everything_was_down_model_servers_come_back_before_the_edge_does(
+    platform: ServingPlatform,
+) -> None:
+    instance = await platform.start()
+    await platform.served("scale", platform.model(1.0))
+    await instance.kill()
+    await platform.envoy.stop(grace=0)
+    platform.kill_triton(f"triton-{PROJECT}_scale_1")
+    await platform.start()
+
+    async def resumed() -> bool:
+        document = await platform.database.collection("endpoints").find_one({"_id": NAME})
+        value = document["value"] if document else {}
+        return value.get("generation") == 3 and not value["suspended"]
+
+    await until(resumed)
+    await platform.envoy.start(attached=True)
+    await until(lambda: is_final(platform, 1))
+    assert (await platform.predict("scale"))[1]["outputs"][0]["data"] == [1.0]

@@ -11,7 +11,8 @@ from penstock.api.serving.v1 import serving_service_pb2 as pb
 from penstock.errors import FailedPrecondition
 from services.serving import rollout, traffic
 from services.serving.model import Endpoint
-from tests.support.serving_platform import PROJECT, ServingPlatform, until
+from tests.support.prediction_load import until
+from tests.support.serving_platform import PROJECT, ServingPlatform
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 

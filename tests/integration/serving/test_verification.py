@@ -8,8 +8,9 @@ import pytest
 
 from penstock.api.serving.v1 import serving_service_pb2 as pb
 from services.serving import verification
+from tests.support.prediction_load import Load
 from tests.support.served_models import scaling_model, write_card
-from tests.support.serving_platform import PROJECT, Load, ServingPlatform
+from tests.support.serving_platform import PROJECT, ServingPlatform
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 

@@ -11,8 +11,8 @@ import pytest
 from google.protobuf.message import Message
 
 from penstock.errors import FailedPrecondition
-from services.serving import model
-from services.serving.model import Endpoint, Member, Revision, RevisionState
+from services.serving import transitions
+from services.serving.model import KEPT, Endpoint, Member, Revision, RevisionState
 
 NAME = "projects/vision/endpoints/scale"
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
@@ -26,12 +26,12 @@ def asked(label: str = "a", *steps: int) -> Revision:
 
 
 def fresh() -> Endpoint:
-    return model.new_endpoint(NAME, NOW, 0)
+    return transitions.new_endpoint(NAME, NOW, 0)
 
 
 def observed(endpoint: Endpoint, seen: list[Message] | None = None) -> Endpoint:
     """The edge does what is wanted."""
-    outcome = model.observe(endpoint, endpoint.generation, NOW)
+    outcome = transitions.observe(endpoint, endpoint.generation, NOW)
     if not isinstance(outcome, tuple):
         return outcome
     if seen is not None:
@@ -41,19 +41,19 @@ def observed(endpoint: Endpoint, seen: list[Message] | None = None) -> Endpoint:
 
 def entered(endpoint: Endpoint, number: int) -> Endpoint:
     """Loaded, compared, and given its first share."""
-    return model.enter(model.started(model.begin(endpoint, number), number), number)
+    return transitions.enter(transitions.started(transitions.begin(endpoint, number), number), number)
 
 
 def served(endpoint: Endpoint, label: str) -> Endpoint:
     """A revision that has come all the way with one step, and the one before cleaned up."""
-    endpoint = model.deploy(endpoint, asked(label))
+    endpoint = transitions.deploy(endpoint, asked(label))
     old = endpoint.serving
     endpoint = observed(entered(endpoint, endpoint.last))
     return cleaned(endpoint, old) if old else endpoint
 
 
 def cleaned(endpoint: Endpoint, number: int) -> Endpoint:
-    return model.cleaned(observed(model.drop(endpoint, number)), number, NOW)
+    return transitions.cleaned(observed(transitions.drop(endpoint, number)), number, NOW)
 
 
 def after(outcome: Any) -> Endpoint:
@@ -66,7 +66,7 @@ def facts(outcome: Any) -> list[str]:
 
 
 def test_a_first_revision_takes_everything_in_one_step() -> None:
-    endpoint = entered(model.deploy(fresh(), asked("a", 10, 50, 100)), 1)
+    endpoint = entered(transitions.deploy(fresh(), asked("a", 10, 50, 100)), 1)
     assert endpoint.members == (Member(1, 100),)
     seen: list[Message] = []
     endpoint = observed(endpoint, seen)
@@ -76,11 +76,11 @@ def test_a_first_revision_takes_everything_in_one_step() -> None:
 
 def test_a_shift_goes_up_step_by_step_and_serves_only_when_the_edge_was_seen_to() -> None:
     endpoint = served(fresh(), "a")
-    endpoint = entered(model.deploy(endpoint, asked("b", 10, 100)), 2)
+    endpoint = entered(transitions.deploy(endpoint, asked("b", 10, 100)), 2)
     assert endpoint.members == (Member(1, 90), Member(2, 10)) and endpoint.weight(2) == 0
     endpoint = observed(endpoint)
     assert (endpoint.weight(1), endpoint.weight(2), endpoint.state) == (90, 10, "SHIFTING")
-    endpoint = model.advance(endpoint, 2, 0)
+    endpoint = transitions.advance(endpoint, 2, 0)
     assert endpoint.members == (Member(1, 0), Member(2, 100))
     second = endpoint.revision(2)
     assert second and (second.state, endpoint.serving) == (S.SHIFTING, 1)
@@ -97,46 +97,46 @@ def test_a_shift_goes_up_step_by_step_and_serves_only_when_the_edge_was_seen_to(
 
 
 def test_an_observation_that_is_late_changes_nothing() -> None:
-    endpoint = entered(model.deploy(fresh(), asked()), 1)
-    assert model.observe(endpoint, endpoint.generation - 1, NOW) is endpoint
+    endpoint = entered(transitions.deploy(fresh(), asked()), 1)
+    assert transitions.observe(endpoint, endpoint.generation - 1, NOW) is endpoint
     done = observed(endpoint)
-    assert model.observe(done, done.generation, NOW) is done
+    assert transitions.observe(done, done.generation, NOW) is done
 
 
 def test_every_transition_that_is_done_again_changes_nothing() -> None:
     endpoint = served(fresh(), "a")
-    endpoint = entered(model.deploy(endpoint, asked("b", 10, 100)), 2)
-    endpoint = model.advance(observed(endpoint), 2, 0)
+    endpoint = entered(transitions.deploy(endpoint, asked("b", 10, 100)), 2)
+    endpoint = transitions.advance(observed(endpoint), 2, 0)
     for again in (
-        model.deploy(endpoint, asked("b", 10, 100)),
-        model.begin(endpoint, 2),
-        model.started(endpoint, 2),
-        model.enter(endpoint, 2),
-        model.advance(endpoint, 2, 0),
-        model.resume(endpoint, 1),
-        model.drop(endpoint, 2),
+        transitions.deploy(endpoint, asked("b", 10, 100)),
+        transitions.begin(endpoint, 2),
+        transitions.started(endpoint, 2),
+        transitions.enter(endpoint, 2),
+        transitions.advance(endpoint, 2, 0),
+        transitions.resume(endpoint, 1),
+        transitions.drop(endpoint, 2),
     ):
         assert again is endpoint
 
 
 def test_a_revision_that_never_had_traffic_fails_at_once() -> None:
-    endpoint = model.begin(model.deploy(served(fresh(), "a"), asked("b")), 2)
-    outcome = model.withdraw(endpoint, 2, "It does not load.", NOW)
+    endpoint = transitions.begin(transitions.deploy(served(fresh(), "a"), asked("b")), 2)
+    outcome = transitions.withdraw(endpoint, 2, "It does not load.", NOW)
     failed = after(outcome)
     assert facts(outcome) == ["RevisionFailed"]
     assert failed.generation == endpoint.generation and failed.members == (Member(1, 100),)
     second = failed.revision(2)
     assert second and (second.state, second.reason) == (S.FAILED, "It does not load.")
-    assert model.withdraw(failed, 2, "again", NOW) is failed
+    assert transitions.withdraw(failed, 2, "again", NOW) is failed
 
 
 def test_a_revision_with_traffic_fails_when_the_edge_was_seen_to_take_it_away() -> None:
-    endpoint = observed(entered(model.deploy(served(fresh(), "a"), asked("b", 10, 100)), 2))
-    endpoint = after(model.withdraw(endpoint, 2, "5xx", NOW))
+    endpoint = observed(entered(transitions.deploy(served(fresh(), "a"), asked("b", 10, 100)), 2))
+    endpoint = after(transitions.withdraw(endpoint, 2, "5xx", NOW))
     assert endpoint.members == (Member(1, 100), Member(2, 0))
     second = endpoint.revision(2)
     assert second and second.state is S.SHIFTING
-    assert model.advance(endpoint, 2, 0) is endpoint
+    assert transitions.advance(endpoint, 2, 0) is endpoint
     seen: list[Message] = []
     endpoint = observed(endpoint, seen)
     assert [type(fact).__name__ for fact in seen] == ["TrafficChanged", "RevisionFailed"]
@@ -149,33 +149,33 @@ def test_a_revision_with_traffic_fails_when_the_edge_was_seen_to_take_it_away() 
 
 
 def test_a_later_deploy_waits_for_its_turn() -> None:
-    endpoint = model.deploy(model.deploy(served(fresh(), "a"), asked("b")), asked("c"))
+    endpoint = transitions.deploy(transitions.deploy(served(fresh(), "a"), asked("b")), asked("c"))
     assert endpoint.candidate and endpoint.candidate.number == 2
     endpoint = observed(entered(endpoint, 2))
     assert endpoint.candidate and endpoint.candidate.number == 3 and endpoint.serving == 2
 
 
 def test_a_suspended_revision_keeps_its_share_but_does_not_become_the_one_that_serves() -> None:
-    endpoint = entered(model.deploy(served(fresh(), "a"), asked("b")), 2)
-    endpoint = observed(model.suspend(endpoint, 2))
+    endpoint = entered(transitions.deploy(served(fresh(), "a"), asked("b")), 2)
+    endpoint = observed(transitions.suspend(endpoint, 2))
     assert endpoint.serving == 1
     seen: list[Message] = []
-    endpoint = observed(model.resume(endpoint, 2), seen)
+    endpoint = observed(transitions.resume(endpoint, 2), seen)
     assert endpoint.serving == 2 and endpoint.suspended == ()
-    assert model.suspend(endpoint, 1) is endpoint  # it has no traffic
+    assert transitions.suspend(endpoint, 1) is endpoint  # it has no traffic
 
 
 def test_a_restart_of_a_model_server_is_no_change_of_the_traffic() -> None:
     seen: list[Message] = []
-    endpoint = observed(model.suspend(served(fresh(), "a"), 1), seen)
-    endpoint = observed(model.resume(endpoint, 1), seen)
+    endpoint = observed(transitions.suspend(served(fresh(), "a"), 1), seen)
+    endpoint = observed(transitions.resume(endpoint, 1), seen)
     assert seen == [] and endpoint.observed == endpoint.generation == 3
 
 
 def test_a_rollback_deploys_what_was_served_before_and_another_one_comes_back() -> None:
     endpoint = served(served(fresh(), "a"), "b")
     for expected, label in (("a", "x"), ("b", "y"), ("a", "z")):
-        endpoint = model.rollback(endpoint, replace(asked(label), model_version="", artifact=""))
+        endpoint = transitions.rollback(endpoint, replace(asked(label), model_version="", artifact=""))
         endpoint = observed(entered(endpoint, endpoint.last))
         endpoint = cleaned(endpoint, endpoint.previous)
         now_serving = endpoint.revision(endpoint.serving)
@@ -184,38 +184,38 @@ def test_a_rollback_deploys_what_was_served_before_and_another_one_comes_back() 
 
 def test_a_rollback_without_anything_before_is_refused() -> None:
     with pytest.raises(FailedPrecondition, match="nothing to go back to"):
-        model.rollback(served(fresh(), "a"), asked("x"))
+        transitions.rollback(served(fresh(), "a"), asked("x"))
     with pytest.raises(FailedPrecondition, match="nothing to go back to"):
-        model.rollback(model.deploy(fresh(), asked("a")), asked("x"))
+        transitions.rollback(transitions.deploy(fresh(), asked("a")), asked("x"))
 
 
 def test_a_rollback_during_a_shift_ends_it_and_what_waits() -> None:
-    endpoint = observed(entered(model.deploy(served(fresh(), "a"), asked("b", 10, 100)), 2))
-    endpoint = model.rollback(model.deploy(endpoint, asked("c")), asked("x"))
+    endpoint = observed(entered(transitions.deploy(served(fresh(), "a"), asked("b", 10, 100)), 2))
+    endpoint = transitions.rollback(transitions.deploy(endpoint, asked("c")), asked("x"))
     assert endpoint.last == 3
     assert [bool(revision.reason) for revision in endpoint.revisions] == [False, True, True]
 
 
 def test_a_deletion_fails_what_comes_and_takes_nothing_new() -> None:
-    endpoint = model.deploy(served(fresh(), "a"), asked("b"))
-    outcome = model.delete(endpoint, NOW)
+    endpoint = transitions.deploy(served(fresh(), "a"), asked("b"))
+    outcome = transitions.delete(endpoint, NOW)
     assert facts(outcome) == ["RevisionFailed"]
     assert after(outcome).state == "DELETING"
     with pytest.raises(FailedPrecondition, match="being deleted"):
-        model.deploy(after(outcome), asked("c"))
+        transitions.deploy(after(outcome), asked("c"))
     with pytest.raises(FailedPrecondition, match="being deleted"):
-        model.rollback(after(outcome), asked("c"))
+        transitions.rollback(after(outcome), asked("c"))
 
 
 def test_the_document_keeps_twenty_revisions_and_never_loses_what_a_rollback_needs() -> None:
     endpoint = served(served(fresh(), "a"), "b")
     for number in range(3, 40):
-        endpoint = model.deploy(endpoint, replace(asked("c"), request=f"r{number}"))
-        endpoint = model.cleaned(after(model.withdraw(endpoint, number, "no", NOW)), number, NOW)
-        endpoint = model.without(endpoint, model.old_ones(endpoint))
-    assert len(endpoint.revisions) == model.KEPT
+        endpoint = transitions.deploy(endpoint, replace(asked("c"), request=f"r{number}"))
+        endpoint = transitions.cleaned(after(transitions.withdraw(endpoint, number, "no", NOW)), number, NOW)
+        endpoint = transitions.without(endpoint, transitions.old_ones(endpoint))
+    assert len(endpoint.revisions) == KEPT
     assert endpoint.revision(1) and endpoint.revision(2)
-    assert model.rollback(endpoint, asked("x")).revisions[-1].artifact == "sha256:a"
+    assert transitions.rollback(endpoint, asked("x")).revisions[-1].artifact == "sha256:a"
 
 
 @pytest.mark.parametrize("seed", range(12))
@@ -229,27 +229,27 @@ def test_whatever_happens_traffic_only_goes_to_revisions_that_were_entered(seed:
         before = endpoint
         if move == 0:
             steps = chance.choice([(100,), (10, 100), (10, 50, 100)])
-            endpoint = model.deploy(endpoint, replace(asked("a", *steps), request=f"r{round_}"))
+            endpoint = transitions.deploy(endpoint, replace(asked("a", *steps), request=f"r{round_}"))
         elif move == 1 and endpoint.candidate:
-            endpoint = model.begin(endpoint, endpoint.candidate.number)
+            endpoint = transitions.begin(endpoint, endpoint.candidate.number)
         elif move == 2:
-            endpoint = model.started(endpoint, number)
+            endpoint = transitions.started(endpoint, number)
         elif move == 3:
-            endpoint = model.enter(endpoint, number)
+            endpoint = transitions.enter(endpoint, number)
             entered_ones |= {number} if endpoint is not before else set()
         elif move == 4 and endpoint.observed == endpoint.generation and endpoint.wanted_weight(number) < 100:
             found = endpoint.revision(number)
-            endpoint = model.advance(endpoint, number, found.step if found else 0)
+            endpoint = transitions.advance(endpoint, number, found.step if found else 0)
         elif move == 5:
-            endpoint = after(model.withdraw(endpoint, number, "no", NOW))
+            endpoint = after(transitions.withdraw(endpoint, number, "no", NOW))
         elif move == 6:
-            endpoint = model.suspend(endpoint, number)
+            endpoint = transitions.suspend(endpoint, number)
         elif move == 7:
-            endpoint = model.resume(endpoint, number)
+            endpoint = transitions.resume(endpoint, number)
         elif move == 8:
-            endpoint = model.drop(endpoint, number) if endpoint.observed == endpoint.generation else endpoint
+            endpoint = transitions.drop(endpoint, number) if endpoint.observed == endpoint.generation else endpoint
         elif move == 9 and chance.random() < 0.2 and endpoint.previous:
-            endpoint = model.rollback(endpoint, replace(asked("x"), request=f"r{round_}"))
+            endpoint = transitions.rollback(endpoint, replace(asked("x"), request=f"r{round_}"))
         else:
             endpoint = observed(endpoint)
         shares = {member.revision: member.weight for member in endpoint.members}
