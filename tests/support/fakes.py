@@ -132,6 +132,56 @@ class FakeDatasets(DatasetServiceServicer):
         return dataset_pb.Dataset(name=request.name, head=7)
 
 
+class FakeRecords(DatasetServiceServicer):
+    """The dataset `digits` with two versions: 2 corrects the label of `k1`. Keeps who asked."""
+
+    def __init__(self) -> None:
+        self.actors: list[str] = []
+
+    def _record(self, parent: str, key: str, revision: int, label: str, end: int = 0) -> dataset_pb.Record:
+        edit = dataset_pb.Edit(author="bob" if revision == 2 else "ann", why="a 7" if revision == 2 else "")
+        record = dataset_pb.Record(
+            name=f"{parent}/records/{key}", key=key, revision=revision, end_revision=end, edit=edit
+        )
+        record.data.update({"label": label})
+        return record
+
+    def _asked(self, name: str) -> None:
+        self.actors.append(caller().actor)
+        if not name.split("/records/")[0].endswith("/datasets/digits"):
+            raise NotFound(f"{name} does not exist.")
+
+    async def GetDataset(self, request: dataset_pb.GetDatasetRequest, context: Any) -> dataset_pb.Dataset:
+        self._asked(request.name)
+        return dataset_pb.Dataset(name=request.name, head=2)
+
+    async def ListRecords(self, request: dataset_pb.ListRecordsRequest, context: Any) -> dataset_pb.ListRecordsResponse:
+        self._asked(request.parent)
+        first = self._record(request.parent, "k1", request.version, "7" if request.version == 2 else "1")
+        return dataset_pb.ListRecordsResponse(records=[first, self._record(request.parent, "k2", 1, "2")])
+
+    async def ListRecordRevisions(
+        self, request: dataset_pb.ListRecordRevisionsRequest, context: Any
+    ) -> dataset_pb.ListRecordRevisionsResponse:
+        self._asked(request.name)
+        dataset, key = request.name.split("/records/")
+        found = [self._record(dataset, key, 2, "7")] if key == "k1" else []
+        end = 2 if key == "k1" else 0
+        return dataset_pb.ListRecordRevisionsResponse(records=[self._record(dataset, key, 1, "1", end), *found])
+
+    async def DiffVersions(
+        self, request: dataset_pb.DiffVersionsRequest, context: Any
+    ) -> dataset_pb.DiffVersionsResponse:
+        self._asked(request.parent)
+        if request.from_version == request.to_version:
+            return dataset_pb.DiffVersionsResponse()
+        after = self._record(request.parent, "k1", 2, "7")
+        change = dataset_pb.Change(
+            key="k1", kind=dataset_pb.Change.CHANGED, after=after.data, fields=["label"], edit=after.edit, revision=2
+        )
+        return dataset_pb.DiffVersionsResponse(changes=[change])
+
+
 class FakeTraining(TrainingServiceServicer):
     """Runs that make version 1 of a model."""
 

@@ -1,11 +1,12 @@
-"""Services in a host over servers of their own, for tests that need what a service consists of: gRPC, NATS, the store."""
+"""Services in a host, for tests that need all that a service consists of: gRPC, NATS, the store."""
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from penstock.backing.stack import Stack
@@ -18,8 +19,18 @@ from penstock.runtime.host import Host
 from penstock.runtime.service import Build
 from penstock.runtime.settings import Settings
 from services.project.service import build as build_project
+from tests.conftest import run_once
 
-OUTSIDE = ("penstock.*.external.>",)  # what the pipeline service publishes for others
+
+@contextlib.contextmanager
+def own_stack(folder: Path) -> Iterator[Stack]:
+    """NATS and a database that nobody else uses: the consumers of a service have one name wherever it runs."""
+    servers = Stack(folder)
+    try:
+        run_once(servers.start(attached=True))
+        yield servers
+    finally:
+        run_once(servers.stop(grace=2))
 
 
 async def nothing_denied() -> set[str]:
@@ -81,13 +92,16 @@ class World:
 
 @contextlib.asynccontextmanager
 async def world_of(
-    stack: Stack, home: Path, builds: Mapping[str, Build], fakes: Mapping[str, Registration] | None = None
+    stack: Stack,
+    home: Path,
+    builds: Mapping[str, Build],
+    fakes: Mapping[str, Registration] | None = None,
+    publish: Mapping[str, tuple[str, ...]] = MappingProxyType({"pipeline": ("penstock.*.external.>",)}),
 ) -> AsyncIterator[World]:
-    """A running world; `fakes` are served under their services' addresses."""
-    home.mkdir(parents=True, exist_ok=True, mode=0o700)
+    """A running world; `fakes` are served under their services' addresses, `publish` are subjects beyond the usual."""
     chosen = {"project": build_project, **builds}
     for name in chosen:
-        stack.service_credentials(name, publish=OUTSIDE if name == "pipeline" else ())
+        stack.service_credentials(name, publish=publish.get(name, ()))
     server = Server(
         "127.0.0.1:0", list((fakes or {}).values()), Tokens(Keys.open(home / "keys")), Denylist(nothing_denied)
     )

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
+from penstock.errors import Unavailable
 from penstock.store import Database, Rows, RowUpdate, now
 
 _BATCH = 500
@@ -103,6 +104,8 @@ class Cursors:
         """After lost races (another process, or an unknown outcome): move on those that are still behind."""
         while wanted:
             stored = await self.load([cursor.resource for cursor in wanted])
+            if not all(cursor.stored for cursor in stored.values()):
+                raise Unavailable(f"The cursors of {self._consumer} were reset: it begins anew.")
             behind = [c for c in wanted if stored[c.resource].sequence < c.sequence]
             same = [c for c in wanted if _differs(stored[c.resource], c)]
             for cursor in {c.resource: c for c in (*behind, *same)}.values():

@@ -25,21 +25,17 @@ from penstock.errors import InvalidArgument, NotFound, PermissionDenied
 from penstock.events.credentials import external_permissions, inbox_prefix
 from penstock.rpc.structs import to_struct
 from services.pipeline.service import build
-from tests.conftest import run_once
 from tests.support.fakes import Fakes
-from tests.support.hosts import World, world_of
+from tests.support.hosts import World, own_stack, world_of
+from tests.support.pipeline_platform import eventually
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 
 @pytest.fixture(scope="module")
-def own_stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
-    servers = Stack(tmp_path_factory.mktemp("pipeline"))
-    try:
-        run_once(servers.start(attached=True))
-        yield servers
-    finally:
-        run_once(servers.stop(grace=2))
+def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
+    with own_stack(tmp_path_factory.mktemp("pipeline")) as running:
+        yield running
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
@@ -48,10 +44,10 @@ async def fakes() -> Fakes:
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def world(own_stack: Stack, fakes: Fakes, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[World]:
+async def world(servers: Stack, fakes: Fakes, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[World]:
     home = tmp_path_factory.mktemp("home")
     by_service = {entry.service.split(".")[2]: entry for entry in fakes.registrations()}
-    async with world_of(own_stack, home, {"pipeline": build}, by_service) as running:
+    async with world_of(servers, home, {"pipeline": build}, by_service) as running:
         yield running
 
 
@@ -166,12 +162,12 @@ async def test_penstocks_own_types_are_refused_from_outside(api: Api) -> None:
     assert caught.value.violations[0].field == "type"
 
 
-async def test_a_program_that_knows_only_nats_triggers_a_pipeline(own_stack: Stack, api: Api) -> None:
+async def test_a_program_that_knows_only_nats_triggers_a_pipeline(servers: Stack, api: Api) -> None:
     await api.apply()
     user = f"{api.project}-camera"
-    credentials = own_stack.credentials(user, external_permissions(user, api.project))
+    credentials = servers.credentials(user, external_permissions(user, api.project))
     client = await nats.connect(
-        own_stack.nats_url, user_credentials=str(credentials), inbox_prefix=inbox_prefix(user).encode()
+        servers.nats_url, user_credentials=str(credentials), inbox_prefix=inbox_prefix(user).encode()
     )
     headers = {"ce-specversion": "1.0", "ce-id": "n1", "ce-type": "camera.full", "ce-source": "//cam/9"}
     await client.request(
@@ -234,6 +230,10 @@ async def test_decisions_come_in_pages_newest_first(api: Api) -> None:
     assert "does not hold" in first.decisions[0].reason
 
 
+async def made_since(fakes: Fakes, before: int) -> bool:
+    return len(fakes.desk.made) > before
+
+
 async def test_a_stop_and_a_start_in_the_middle_of_a_step_adopt_what_it_made(
     world: World, fakes: Fakes, project: str
 ) -> None:
@@ -242,8 +242,7 @@ async def test_a_stop_and_a_start_in_the_middle_of_a_step_adopt_what_it_made(
     await Api(world, project).apply()
     await Api(world, project).publish()
     (decision,) = await Api(world, project).decided(1)
-    while len(fakes.desk.made) == before:
-        await asyncio.sleep(0.02)
+    await eventually(lambda: made_since(fakes, before))
     await world.stop()
     await world.start()
     fakes.desk.ends = "SUCCEEDED"
