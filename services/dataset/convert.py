@@ -13,7 +13,8 @@ from penstock.errors import InvalidArgument
 from penstock.rpc.structs import from_struct
 from penstock.store import Cause, Stored
 from services.dataset.commands.edit_records import Action, RecordEdit
-from services.dataset.model import Conflict, Dataset, Draft, DraftState, Edit, Format, Import, ImportState, Version
+from services.dataset.imports import Format, Import, ImportState
+from services.dataset.model import Conflict, Dataset, Draft, DraftState, Edit, Version
 from services.dataset.partitions.manifest import Manifest
 from services.dataset.query.diff import Difference
 from services.dataset.query.records import MAX_PAGE_BYTES

@@ -130,7 +130,7 @@ class Layers:
         for digest in digests:
             rows = await asyncio.to_thread(read_part, self._objects, digest)
             parts[digest] = list(zip(rows.keys, rows.texts, strict=True))
-        return apply(overlay, batches, parts)
+        return await asyncio.to_thread(apply, overlay, batches, parts)
 
     async def _batches(self, log: str, missing: Sequence[tuple[int, int, int]]) -> list[tuple[Batch, int]]:
         ids = [batch_id(log, segment, number) for segment, number, _ in missing]

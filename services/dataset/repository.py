@@ -11,7 +11,8 @@ from urllib.parse import quote
 from penstock import names
 from penstock.errors import NotFound
 from penstock.store import Aggregates, Database, Page, Rows, RowUpdate, Span, Stored, format_time, parse_time
-from services.dataset.model import CURRENT, Dataset, Draft, Edit, Import, Version
+from services.dataset.imports import Import
+from services.dataset.model import CURRENT, Dataset, Draft, Edit, Version
 
 WINDOW = 200  # revisions read at a time when paging by key
 

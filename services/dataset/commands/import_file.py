@@ -11,7 +11,7 @@ from penstock.errors import FailedPrecondition, InvalidArgument
 from penstock.objects import ObjectStore
 from penstock.rpc.watch import Signals
 from penstock.store import Stored, now
-from services.dataset.model import Import, ImportState
+from services.dataset.imports import Import, ImportState
 from services.dataset.repository import Repository
 
 MAX_CHUNK = 4 * 1024 * 1024

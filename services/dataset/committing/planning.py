@@ -55,12 +55,14 @@ class NoChange:
 
 @dataclass
 class _Work:
-    """Changes that will be in the plan, in the columns of its payload."""
+    """Changes that will be in the plan, in the columns of its payload; or conflicts."""
 
     keys: list[str] = field(default_factory=list)
     texts: list[str | None] = field(default_factory=list)
     edits: list[Edit] = field(default_factory=list)
     superseded: list[int] = field(default_factory=list)
+    conflicts: list[Conflict] = field(default_factory=list)
+    totals: _Totals = field(default_factory=_Totals)
 
 
 class Planner:
@@ -95,28 +97,15 @@ class Planner:
         return self._finish(dataset, draft, (batch.edit,), chunks, totals)
 
     async def _rebase(self, dataset: Dataset, draft: Draft, overlay: Overlay) -> Plan | Conflicted | NoChange:
-        keys = sorted(overlay)
-        heads = await self._repository.current(dataset.name, keys) if dataset.head else {}
+        heads = await self._repository.current(dataset.name, sorted(overlay)) if dataset.head else {}
         bases = await self._bases(dataset, overlay, heads)
-        totals, work = _Totals(), _Work()
-        conflicts: list[Conflict] = []
-        for key in keys:
-            change, head = overlay[key], heads.get(key)
-            theirs = head.text if head else None
-            wanted, conflict = _merged(key, change, bases.get(key, theirs), head)
-            if conflict is not None and not draft.upsert:
-                conflicts.append(conflict)
-            elif wanted != theirs:
-                totals.count(key, theirs, wanted)
-                work.keys.append(key)
-                work.texts.append(wanted)
-                work.edits.append(change.edit)
-                work.superseded.append(head.start if head else 0)
+        work = await asyncio.to_thread(_laid_over, overlay, heads, bases, draft.upsert)
+        conflicts = work.conflicts
         if conflicts:
             return Conflicted(tuple(conflicts[:MAX_CONFLICTS]), max(0, len(conflicts) - MAX_CONFLICTS))
         edits = tuple(dict.fromkeys(work.edits))
         chunks = await asyncio.to_thread(self._put, work, edits)
-        return self._finish(dataset, draft, edits, chunks, totals)
+        return self._finish(dataset, draft, edits, chunks, work.totals)
 
     async def _bases(self, dataset: Dataset, overlay: Overlay, heads: dict[str, Revision]) -> dict[str, str | None]:
         """The texts that changes were made over, of the records that newer versions may have changed since."""
@@ -170,6 +159,24 @@ def _differing(
             rows.append(row)
             superseded.append(head.start if head else 0)
     return Chunk(digest, tuple(rows), tuple(superseded)) if rows else None
+
+
+def _laid_over(overlay: Overlay, heads: dict[str, Revision], bases: dict[str, str | None], upsert: bool) -> _Work:
+    """Each change over the head; `bases` are the texts it was made over where that is not the head's."""
+    work = _Work()
+    for key in sorted(overlay):
+        change, head = overlay[key], heads.get(key)
+        theirs = head.text if head else None
+        wanted, conflict = _merged(key, change, bases.get(key, theirs), head)
+        if conflict is not None and not upsert:
+            work.conflicts.append(conflict)
+        elif wanted != theirs:
+            work.totals.count(key, theirs, wanted)
+            work.keys.append(key)
+            work.texts.append(wanted)
+            work.edits.append(change.edit)
+            work.superseded.append(head.start if head else 0)
+    return work
 
 
 def _merged(key: str, change: Change, base: str | None, head: Revision | None) -> tuple[str | None, Conflict | None]:

@@ -14,10 +14,11 @@ from penstock.objects import ObjectStore
 from penstock.rpc.watch import Signals, watch
 from penstock.store import Stored, current_cause, now
 from services.dataset.drafts import DraftLog
+from services.dataset.imports import Import, ImportState
 from services.dataset.ingest.rows import BadFile
 from services.dataset.ingest.stage import Staging
 from services.dataset.layers import Batch, Overlay, batch_id
-from services.dataset.model import Dataset, Draft, DraftState, Edit, Import, ImportState, Origin, Segment
+from services.dataset.model import Dataset, Draft, DraftState, Edit, Origin, Segment
 from services.dataset.repository import Repository
 
 

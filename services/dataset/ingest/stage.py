@@ -11,12 +11,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from penstock.objects import ObjectStore
+from services.dataset.imports import Format, Import
 from services.dataset.ingest.chunks import ChunkFile
 from services.dataset.ingest.csv import Csv
 from services.dataset.ingest.jsonl import JsonLines
 from services.dataset.ingest.parquet import Parquet
 from services.dataset.ingest.rows import BadFile, Reader
-from services.dataset.model import Format, Import
 
 PART_ROWS = 5_000
 PART_BYTES = 16 * 1024 * 1024

@@ -17,8 +17,9 @@ from services.dataset.commands.commit_draft import commit_draft
 from services.dataset.commands.create_dataset import create_dataset
 from services.dataset.commands.edit_records import Action, EditRecords, RecordEdit
 from services.dataset.committing.committer import Committer
+from services.dataset.imports import Format, Import, ImportState
 from services.dataset.ingest import stage
-from services.dataset.model import Dataset, Edit, Format, Import, ImportState
+from services.dataset.model import Dataset, Edit
 from services.dataset.repository import Repository
 from services.dataset.service import Datasets
 from tests.support.dataset_platform import PROJECT, DatasetPlatform, jsonl

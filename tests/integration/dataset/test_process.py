@@ -25,7 +25,7 @@ from services.dataset.service import assemble
 from tests.support.dataset_platform import PARENT, Client, jsonl
 from tests.support.dataset_state import check
 
-ROWS = [{"id": f"k{n:05d}", "v": n, "text": "x" * (n % 50)} for n in range(6_000)]
+ROWS = [{"id": f"k{n:05d}", "v": n, "text": "x" * (n % 50)} for n in range(4_000)]
 CONTENT = jsonl(ROWS)
 
 

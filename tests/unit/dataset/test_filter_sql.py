@@ -42,7 +42,7 @@ def _table(rows: list[Record]) -> tuple[pa.Table, Known, str]:
     return table, known, ", ".join(f"c{index}" for index in range(len(columns) + 2))
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(rows=st.lists(records, min_size=1, max_size=12), expression=expressions)
 def test_a_filter_finds_in_partitions_what_it_finds_in_records(
     connection: duckdb.DuckDBPyConnection, rows: list[Record], expression: Expression
@@ -57,7 +57,7 @@ def test_a_filter_finds_in_partitions_what_it_finds_in_records(
     assert sorted(key for (key,) in found) == wanted
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(
     rows=st.lists(records, min_size=1, max_size=12),
     field=st.sampled_from(FIELDS),

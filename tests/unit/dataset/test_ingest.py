@@ -16,9 +16,9 @@ import pytest
 
 from penstock.objects import ObjectStore
 from penstock.store import now
+from services.dataset.imports import Format, Import
 from services.dataset.ingest import Staging, read_part
 from services.dataset.ingest.rows import BadFile
-from services.dataset.model import Format, Import
 
 
 def stage(objects: ObjectStore, content: bytes | str, format: str, **fields: Any) -> tuple[dict[str, Any], int]:
