@@ -46,8 +46,8 @@ class _Metered(io.RawIOBase):
         return found
 
 
-def keep_archive(objects: ObjectStore, data: bytes) -> tuple[str, int]:
-    """Check an archive and store it: its digest and size.
+def keep_archive(objects: ObjectStore, project: str, data: bytes) -> tuple[str, int]:
+    """Check an archive and store it for a project: its digest and size.
 
     Raises InvalidArgument for what is no gzipped tar of regular files and directories with paths inside it, and
     ResourceExhausted beyond 12 MiB, or what the runner would unpack.
@@ -64,7 +64,17 @@ def keep_archive(objects: ObjectStore, data: bytes) -> tuple[str, int]:
     except (tarfile.TarError, EOFError, zlib.error) as error:
         raise InvalidArgument(f"The code archive is no gzipped tar ({error}).", field="data") from error
     ref = objects.put_bytes(data)
+    objects.put_named(_mark(project, ref.digest), b"")
     return ref.digest, ref.size
+
+
+def has_archive(objects: ObjectStore, project: str, digest: str) -> bool:
+    """Whether a project was sent this archive: content is stored once for all, but is only for whoever had it."""
+    return objects.get_named(_mark(project, digest)) is not None and objects.exists(digest)
+
+
+def _mark(project: str, digest: str) -> str:
+    return f"projects/{project}/archives/{digest.removeprefix('sha256:')}"
 
 
 def _check(data: bytes) -> None:

@@ -20,7 +20,7 @@ from penstock.jobs.spec import Git
 from penstock.objects import ObjectStore
 from penstock.runner.git import resolve
 from penstock.store import Cause, Stored, current_cause, now
-from services.training.archives import keep_archive
+from services.training.archives import has_archive, keep_archive
 from services.training.datasets import Datasets
 from services.training.model import Run, RunState, cancel, queue
 from services.training.outcomes import model_version
@@ -67,7 +67,8 @@ class Commands:
         """The run as it would be queued: what it refers to exists, its Git ref is a commit. Raises as `create_run`."""
         check_run(run, self.limits)
         await self.datasets.check_version(run.dataset_version, run.author)
-        if run.code.archive and not await asyncio.to_thread(self.objects.exists, run.code.archive):
+        archive = run.code.archive
+        if archive and not await asyncio.to_thread(has_archive, self.objects, run.project, archive):
             raise NotFound(f"There is no code archive {run.code.archive}: send it first.", field="run.code.archive")
         if run.code.git:
             run = replace(run, code=replace(run.code, git=await self._pinned(run.code.git)))
@@ -107,9 +108,9 @@ class Commands:
                 )
         await self.repository.append([Batch(name, attempt, batch, tuple(points))])
 
-    async def create_archive(self, data: bytes) -> tuple[str, int]:
-        """Keep a directory of code: its digest and size. Raises InvalidArgument, ResourceExhausted."""
-        return await asyncio.to_thread(keep_archive, self.objects, data)
+    async def create_archive(self, project: str, data: bytes) -> tuple[str, int]:
+        """Keep a directory of code for a project: its digest and size. Raises InvalidArgument, ResourceExhausted."""
+        return await asyncio.to_thread(keep_archive, self.objects, project, data)
 
     async def _pinned(self, git: Git) -> Git:
         """The repository at the commit that its ref means now: attempts and repetitions read the same code."""

@@ -34,7 +34,8 @@ class TrainingServicer(TrainingServiceServicer):
     signals: Signals
 
     async def CreateCodeArchive(self, request: pb.CreateCodeArchiveRequest, context: Context) -> pb.CodeArchive:
-        digest, size = await self.commands.create_archive(request.data)
+        project = names.parse(request.parent, kind="project", field="parent").id
+        digest, size = await self.commands.create_archive(project, request.data)
         return pb.CodeArchive(digest=digest, size=size)
 
     async def CreateRun(self, request: pb.CreateRunRequest, context: Context) -> pb.Run:

@@ -58,6 +58,9 @@ function envoy_on_request(handle)
   end
 
   local endpoint, protocol = wanted(path, metadata)
+  if endpoint and claims["role"] == "runner" then
+    return refuse(handle, "403", "This token is for the reports of one job alone")
+  end
   if endpoint and string.find(endpoint, ID) then
     local cluster = "endpoint/" .. project .. "/" .. endpoint
     local pin = headers:get("penstock-pin")

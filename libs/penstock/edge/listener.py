@@ -10,6 +10,9 @@ from penstock.edge.model import Tls
 # Bounds what one request makes Envoy hold: a gRPC body is held until the model's name was read from it.
 MAX_BODY_BYTES = 16 << 20
 MAX_CONNECTIONS = 10_000
+# What is asked of the admin interface here and by Prometheus. It has no password, and a job of another user can reach
+# it: without the list that job could end Envoy (/quitquitquit), or make it fail or forget.
+_ADMIN_PATHS = ("/ready", "/server_info", "/stats", "/clusters", "/config_dump", "/reopen_logs")
 _HCM = "envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager"
 
 
@@ -17,7 +20,7 @@ def bootstrap(folder: Folder, admin_port: int) -> Json:
     """What Envoy is started with. The admin interface (metrics too) is on loopback only."""
     return {
         "node": {"id": "edge", "cluster": "penstock"},
-        "admin": {"address": socket("127.0.0.1", admin_port)},
+        "admin": {"address": socket("127.0.0.1", admin_port), "allow_paths": [{"prefix": p} for p in _ADMIN_PATHS]},
         "bootstrap_extensions": [
             {
                 "name": "envoy.bootstrap.internal_listener",

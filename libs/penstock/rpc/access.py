@@ -22,6 +22,7 @@ from penstock.rpc.masks import field_behaviour
 _PRIMARY = ("name", "parent", "project", "resource", "run")
 _OPEN = ("grpc.health.v1.Health", "grpc.reflection.v1alpha.ServerReflection", "grpc.reflection.v1.ServerReflection")
 _DEPTH = 4
+MAX_TEXT = 64 << 10  # characters of one text; a page of resources must fit into one message
 ANY_PROJECT = "-"
 
 
@@ -69,12 +70,16 @@ class Method:
     def projects(self, request: Message) -> Iterator[str]:
         """The projects of all resource names in the request, the primary one first.
 
-        Raises InvalidArgument if the primary field is empty or no resource name.
+        Raises InvalidArgument if the primary field is empty or no resource name, or a text is far too long.
         """
         if self.access in IN_PROJECT:
             yield _project(self.resource(request), self.primary[0])
         for path in self.references:
             value = _get(request, path)
+            if len(value) > MAX_TEXT:
+                raise InvalidArgument(
+                    f"This text has {len(value)} characters; at most {MAX_TEXT} are taken.", field=".".join(path)
+                )
             if _is_name(value):
                 yield _project(value, path)
 

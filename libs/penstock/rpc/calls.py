@@ -19,11 +19,12 @@ import grpc
 import structlog
 from google.protobuf.message import Message
 
-from penstock.errors import PenstockError, Unauthenticated, Unavailable
+from penstock.errors import InvalidArgument, PenstockError, Unauthenticated, Unavailable
 from penstock.rpc.access import WRITES, Access, Method
 from penstock.rpc.auth import Authorizer, plain_metadata
 from penstock.rpc.caller import Caller, set_caller
 from penstock.rpc.causes import cause_of, request_id_of
+from penstock.rpc.decoding import Malformed, lenient
 from penstock.rpc.denylist import OpenCall
 from penstock.rpc.errors import (
     DETAILS_KEY,
@@ -123,7 +124,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         around = self._streaming if handler.response_streaming else self._single
         return make(
             around(behaviour, method, handler.request_streaming),
-            request_deserializer=handler.request_deserializer,
+            request_deserializer=lenient(handler.request_deserializer),
             response_serializer=handler.response_serializer,
         )
 
@@ -161,7 +162,9 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
             self._admit_one(call, request)
             yield request
 
-    def _admit_one(self, call: Call, request: Message) -> None:
+    def _admit_one(self, call: Call, request: Message | Malformed) -> None:
+        if isinstance(request, Malformed):
+            raise InvalidArgument("The request cannot be parsed: it is damaged, or nested too deeply.")
         call.resource = call.resource or call.method.resource(request)[:MAX_RESOURCE_CHARS]
         if call.caller is not None:
             self._authorizer.check_request(call.caller, call.method, request)
