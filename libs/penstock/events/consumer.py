@@ -88,6 +88,8 @@ class Consumer:
             for lane in lanes:
                 lane.cancel()
             await asyncio.gather(*lanes, return_exceptions=True)
+            self._lanes.clear()  # what they had comes again
+            self._held.clear()
 
     async def reset(self) -> None:
         """Forget how far it is; for a projection that is emptied to be rebuilt by a replay."""

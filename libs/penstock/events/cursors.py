@@ -34,7 +34,7 @@ class Cursors:
         self._rows = Rows(database, "cursors", indexes=("consumer",))
         self._consumers = Rows(database, "consumers")
         self._waiting: list[tuple[Cursor, Cursor, asyncio.Future[None]]] = []
-        self._writing = False
+        self._writer: asyncio.Task[None] | None = None
         self._remembered: dict[str, Cursor] = {}
 
     def remembered(self, resource: str) -> Cursor | None:
@@ -61,14 +61,8 @@ class Cursors:
             return new
         future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._waiting.append((old, new, future))
-        if not self._writing:
-            self._writing = True
-            try:
-                while self._waiting:
-                    batch, self._waiting = self._waiting[:_BATCH], self._waiting[_BATCH:]
-                    await self._write(batch)
-            finally:
-                self._writing = False
+        if self._writer is None or self._writer.done():
+            self._writer = asyncio.create_task(self._write_all())  # of its own: whoever came first may be cancelled
         await future
         moved = replace(new, stored=True)
         self._remember([moved])
@@ -80,7 +74,13 @@ class Cursors:
         rows = await self._rows.find(eq={"consumer": self._consumer})
         return await self._rows.delete([row["_id"] for row in rows])
 
+    async def _write_all(self) -> None:
+        while self._waiting:
+            batch, self._waiting = self._waiting[:_BATCH], self._waiting[_BATCH:]
+            await self._write(batch)
+
     async def _write(self, batch: list[tuple[Cursor, Cursor, asyncio.Future[None]]]) -> None:
+        """Store the moves of a batch; their futures tell whether that worked."""
         try:
             fresh = [self._row(new) for old, new, _ in batch if not old.stored]
             if fresh:
@@ -90,12 +90,11 @@ class Cursors:
             moves = [(old, new) for old, new, _ in batch if old.stored]
             if moves and await self._rows.update_many([self._update(*move) for move in moves]) < len(moves):
                 await self._settle([new for _, new in moves])
-        except BaseException as error:
+        except Exception as error:  # noqa: BLE001 (each lane gets it, and decides)
             for *_, future in batch:
                 if not future.done():
                     future.set_exception(error)
-                    future.exception()  # whoever was cancelled does not ask; that is no news
-            raise
+            return
         for *_, future in batch:
             if not future.done():
                 future.set_result(None)

@@ -13,7 +13,10 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from penstock import names
+from penstock.errors import InvalidArgument
 from penstock.store.codec import format_time, now
+
+MAX_EVENT = 1_000_000  # characters: one that NATS refuses would hold up its resource for ever
 
 
 class Fact(Protocol):
@@ -40,7 +43,10 @@ current_cause: ContextVar[Cause | None] = ContextVar("penstock_cause", default=N
 
 
 def entries(resource: str, sequence: int, facts: Sequence[Fact]) -> list[str]:
-    """Outbox entries for `facts`, numbered after `sequence`. The id of the aggregate must be its resource name."""
+    """Outbox entries for `facts`, numbered after `sequence`.
+
+    The id of the aggregate must be its resource name; raises InvalidArgument otherwise, and for too large events.
+    """
     if not facts:
         return []
     names.parse(resource)
@@ -63,4 +69,7 @@ def _entry(resource: str, sequence: int, fact: Fact, cause: Cause, time: str) ->
         "causation_id": cause.causation_id,
         "traceparent": cause.traceparent,
     }
-    return json.dumps(fields, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+    entry = json.dumps(fields, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+    if len(entry) > MAX_EVENT:
+        raise InvalidArgument(f"A {fact.type} event of {len(entry)} bytes is too large: name what it is about instead.")
+    return entry

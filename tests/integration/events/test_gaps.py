@@ -170,3 +170,55 @@ async def test_a_replay_rebuilds_a_projection_and_reaches_nobody_else(bus: Bus, 
         await asyncio.sleep(0.3)
     assert all(journal.sequences(name) == [1, 2, 3, 4] for name in names)
     assert len(other.told) == 8
+
+
+async def test_two_processes_of_one_consumer_keep_the_order(bus: Bus, database: Database) -> None:
+    """Each gets some of a resource's events: what is ahead of the other's is refused until that is applied."""
+    project = new_project()
+    names = [f"projects/{project}/runs/r{n}" for n in range(5)]
+    runs, journal = await runs_in(database), Journal(database, project)
+    disorder: list[str] = []
+    handle = journal.handle
+
+    async def handler(event: Event) -> None:
+        if event.project == project and event.sequence > 1:
+            before = await journal.rows.get(f"{event.subject}@{event.sequence - 1}")
+            if before is None:
+                disorder.append(event.id)
+        await handle(event)
+
+    consumers = [consumer_of(bus, database, journal, ack_wait=5.0) for _ in range(2)]
+    for consumer in consumers:
+        consumer._handler = handler
+    async with running(relay_of(bus, database, runs).run(), *(consumer.run() for consumer in consumers)):
+        await asyncio.gather(*(runs.create(name, Run(project), [queued(name)]) for name in names))
+        for _ in range(7):
+            await asyncio.gather(*(step(runs, name) for name in names))
+        await journal.count(40)
+        await asyncio.sleep(0.3)
+    assert disorder == []
+    assert sorted(event.id for event in journal.told) == sorted(f"{name}@{n}" for name in names for n in range(1, 9))
+
+
+async def test_a_consumer_that_was_stopped_in_its_work_can_run_again(bus: Bus, database: Database) -> None:
+    project = new_project()
+    name = f"projects/{project}/runs/a"
+    _, events = await stored(database, name, project, 3)
+    for event in events:
+        await send(bus, event)
+    journal, entered = Journal(database, project), asyncio.Event()
+    handle = journal.handle
+
+    async def stuck(event: Event) -> None:
+        if event.project == project:
+            entered.set()
+            await asyncio.sleep(60)
+
+    consumer = consumer_of(bus, database, journal)
+    consumer._handler = stuck
+    async with running(consumer.run()):
+        await entered.wait()
+    consumer._handler = handle
+    async with running(consumer.run()):
+        await journal.count(3)
+    assert journal.sequences(name) == [1, 2, 3]

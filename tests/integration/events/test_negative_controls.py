@@ -139,6 +139,6 @@ async def test_a_verdict_of_the_checks_can_be_bad(database: Database) -> None:
     record = Record(new_project())
     runs = await runs_in(database)
     for id in ("a", "b"):
-        await runs.create(record.name(id), Run(record.project, 1), [queued(record.name(id))])
+        await runs.create(record.name(id), Run(record.project, 9), [queued(record.name(id))])
     record.disorder.append("x")
     assert len(await verify(database, record)) == 4

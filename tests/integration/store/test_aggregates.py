@@ -154,6 +154,14 @@ async def test_an_aggregate_with_events_must_be_named_like_a_resource(database: 
         await runs.create("a", Run("p"), [Happened()])
 
 
+async def test_an_event_too_large_to_be_published_is_refused_with_its_change(database: Database) -> None:
+    runs = await runs_in(database)
+    with pytest.raises(InvalidArgument, match="too large"):
+        await runs.create(name("a"), Run("p"), [Happened(data={"x": "y" * 2_000_000})])
+    with pytest.raises(NotFound):
+        await runs.get(name("a"))
+
+
 async def test_trimming_leaves_events_that_came_meanwhile(database: Database) -> None:
     runs = await runs_in(database)
     await runs.create(name("a"), Run("p"), [Happened()])
