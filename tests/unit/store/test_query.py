@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from hypothesis import given
@@ -17,7 +18,9 @@ class Server:
     """Answers like MongoDB, with ties in an order of its own."""
 
     def __init__(self, rows: list[tuple[int, int]]) -> None:
-        self.documents = [{"_id": f"k{n:03d}", "at": at, "kind": kind} for n, (at, kind) in enumerate(rows)]
+        self.documents: list[Document] = [
+            {"_id": f"k{n:03d}", "at": at, "kind": kind} for n, (at, kind) in enumerate(rows)
+        ]
         self.calls = 0
 
     async def fetch(self, filter: Document, sort: tuple[str, int] | None, limit: int | None) -> list[Document]:
@@ -32,7 +35,7 @@ class Server:
 def _matches(value: Any, wanted: Any) -> bool:
     if not isinstance(wanted, dict):
         return bool(value == wanted)
-    tests = {
+    tests: dict[str, Callable[[Any], bool]] = {
         "$in": lambda ends: value in ends,
         "$gte": lambda end: value >= end,
         "$gt": lambda end: value > end,
