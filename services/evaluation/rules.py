@@ -43,10 +43,23 @@ def judge(
     if compared and baseline_metrics is None:
         return Verdict(True, rule, reason="there is no baseline yet")
     known = dict(baseline_metrics or {})
-    passed = _holds(rule, metrics, known)
-    told = compared or [word for word in dict.fromkeys(_WORD.findall(rule)) if word in METRICS][:1]
-    reason = ", ".join(_told(name, metrics, known if compared else {}) for name in told)
-    return Verdict(passed, rule, baseline if compared else "", known if compared else {}, reason)
+    named = [word for word in dict.fromkeys(_WORD.findall(rule)) if word in METRICS]
+    lacking = [name for name in named if not _there(metrics, name)] or [
+        f"{name} of the baseline" for name in compared if not _there(known, name)
+    ]
+    against, versus = (baseline, known) if compared else ("", {})
+    if lacking:  # such as the loss of a model that gives no probabilities
+        return Verdict(False, rule, against, versus, reason=f"there is no {lacking[0]}")
+    try:
+        passed = _holds(rule, metrics, known)
+    except InvalidArgument as error:
+        return Verdict(False, rule, against, versus, reason=error.message)
+    reason = ", ".join(_told(name, metrics, versus) for name in compared or named[:1])
+    return Verdict(passed, rule, against, versus, reason)
+
+
+def _there(metrics: Mapping[str, float], name: str) -> bool:
+    return not math.isnan(metrics.get(name, math.nan))
 
 
 def _told(name: str, metrics: Mapping[str, float], baseline: Mapping[str, float]) -> str:
