@@ -43,7 +43,7 @@ def _table(rows: list[Record]) -> tuple[pa.Table, Known, str]:
     return table, known, ", ".join(f"c{index}" for index in range(len(columns) + 2))
 
 
-VALUES = (
+VALUES: tuple[Any, ...] = (
     *TEXTS,
     *NUMBERS,
     *BIG,
