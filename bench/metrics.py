@@ -77,8 +77,8 @@ def _rows(platform: Platform, peer: Script, workers: int, options: Options) -> l
     reporters = Reporters(platform, workers)
     rows = []
     for operation, points, calls, theirs in (
-        ("single", 1, options.pick(200, 20), options.pick(40, 4)),
-        ("batch", BATCH, options.pick(20, 2), options.pick(5, 1)),
+        ("single", 1, options.pick(200, 20), options.pick(20, 4)),
+        ("batch", BATCH, options.pick(20, 2), options.pick(3, 1)),
     ):
         found = interleave(
             partial(_ours, reporters, points, calls, workers),
