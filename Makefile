@@ -33,6 +33,7 @@ lint: $(STAMP)
 bench: setup
 	$(BIN)/python -m bench
 
+# About half an hour. The store's suite also runs on the program that PENSTOCK_SECANTUSD_RS names, if it does.
 chaos: setup
 	$(BIN)/python -m pytest tests/chaos -p no:cacheprovider
 
