@@ -12,6 +12,8 @@ from pathlib import Path
 import pytest
 
 from penstock.backing.process import free_port
+from tests.support.attacker import Victim
+from tests.support.rivals import Rival, make_rivals
 
 PENSTOCK = [sys.executable, "-m", "penstock.cli"]
 
@@ -49,3 +51,19 @@ def platform(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Platform]:
         yield Platform(home, url, (home / "token").read_text().strip())
     finally:
         subprocess.run([*PENSTOCK, "down", "--home", str(home)], check=True, timeout=120, capture_output=True)
+
+
+@pytest.fixture(scope="session")
+def victim(platform: Platform) -> Victim:
+    """The platform as an attacker sees it."""
+    return Victim(platform.home, platform.url, platform.token)
+
+
+@pytest.fixture(scope="session")
+def rivals(victim: Victim, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Rival, Rival]]:
+    """Two projects on it, with a dataset, a model and an endpoint of the same names."""
+    made = make_rivals(victim, tmp_path_factory.mktemp("rivals"))
+    yield made
+    for rival in made:
+        rival.client.close()
+        rival.admin.close()

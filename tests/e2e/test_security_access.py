@@ -15,7 +15,6 @@ from google.protobuf.descriptor import FieldDescriptor
 
 from penstock.backing.stack import Stack
 from penstock.rpc.auth import Authorizer
-from tests.e2e.conftest import Platform
 from tests.support.attacker import Answer, Rpc, Victim, all_rpcs, call, put, rest, summary, together
 from tests.support.service_host import running_host
 
@@ -32,12 +31,6 @@ TOO_LOW = {
 # With a token that is good enough these would do what they are for, to a platform that other tests use.
 DESTRUCTIVE = ("ResetGraph",)
 INSIDE = re.compile(r"Traceback|site-packages|/[a-z]+/[a-z]+/.*\.py|pymongo|motor|asyncio|object at 0x")
-
-
-@pytest.fixture(scope="module")
-def victim(platform: Platform) -> Victim:
-    """The platform under attack, with the projects alpha and beta."""
-    return Victim(platform.home, platform.url, platform.token)
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
