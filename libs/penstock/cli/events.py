@@ -48,7 +48,7 @@ def tail(session: Session, type_: str) -> None:
 def publish(session: Session, type_: str, data: str, subject: str, source: str, id_: str) -> None:
     """Publish an event of your own."""
     from penstock.api.event.v1 import event_service_pb2, events_pb2
-    from penstock.sdk.datasets import to_struct
+    from penstock.rpc.structs import to_struct
 
     try:
         body = json.loads(data)

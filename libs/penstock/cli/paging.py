@@ -9,12 +9,12 @@ from typing import Any
 def pages(method: Callable[[Any], Any], request: Any, field: str, limit: int | None = None) -> Iterator[Any]:
     """Yield the items of `field` of each page of a List method until there are no more, or `limit` were given."""
     given = 0
-    while True:
+    while limit is None or given < limit:
         page = method(request)
         for item in getattr(page, field):
             yield item
             given += 1
-            if limit is not None and given >= limit:
+            if given == limit:
                 return
         if not page.next_page_token:
             return

@@ -15,6 +15,7 @@ from penstock.rpc.errors import from_rpc_error
 from penstock.sdk import retries
 
 DEFAULT_DEADLINE = 60.0  # seconds, for calls that are not streams
+REMEMBERED = 100  # resources whose last write is remembered
 
 
 class _Details(NamedTuple):
@@ -80,29 +81,34 @@ class Session(grpc.UnaryUnaryClientInterceptor, grpc.UnaryStreamClientIntercepto
 
     def intercept_unary_stream(self, continuation: Callable[..., Any], client_call_details: Any, request: Any) -> Any:
         """Call a stream; its iterator raises a PenstockError where it breaks."""
-        return _Stream(continuation(self._details(client_call_details, None), request))
+        return _Stream(continuation(self._details(client_call_details, None), request), self._remember)
 
     def _remember(self, response: Message) -> None:
         fields = response.DESCRIPTOR.fields_by_name
         if "name" in fields and "sequence" in fields and response.sequence:  # type: ignore[attr-defined]
             name, sequence = response.name, response.sequence  # type: ignore[attr-defined]
-            self.last_writes[name] = max(sequence, self.last_writes.get(name, 0))
+            self.last_writes[name] = max(sequence, self.last_writes.pop(name, 0))  # as the newest
+            if len(self.last_writes) > REMEMBERED:
+                del self.last_writes[next(iter(self.last_writes))]
 
 
 class _Stream:
     """An iterator over a server stream that speaks in domain errors and can be cancelled."""
 
-    def __init__(self, call: Any) -> None:
+    def __init__(self, call: Any, remember: Callable[[Message], None]) -> None:
         self._call = call
+        self._remember = remember
 
     def __iter__(self) -> Iterator[Any]:
         return self
 
     def __next__(self) -> Any:
         try:
-            return next(self._call)
+            message = next(self._call)
         except grpc.RpcError as error:
             raise from_rpc_error(error) from None
+        self._remember(message)
+        return message
 
     def cancel(self) -> None:
         """End the stream."""

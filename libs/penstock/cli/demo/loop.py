@@ -20,8 +20,9 @@ from penstock.cli.demo.digits import Digits, write_jsonl
 from penstock.cli.demo.traffic import Traffic
 from penstock.errors import PenstockError, Unavailable
 from penstock.objects.paths import safe_join
+from penstock.rpc.structs import to_struct
 from penstock.sdk.client import Client
-from penstock.sdk.datasets import save_stream, to_struct
+from penstock.sdk.datasets import save_stream
 from penstock.sdk.following import wait
 from penstock.sdk.pipelines import parse_pipeline
 from penstock.sdk.studies import parse_space

@@ -1,0 +1,186 @@
+"""The command line without a platform: help, exit codes, errors, and how things are printed."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from penstock import errors
+from penstock.api.pipeline.v1 import pipeline_service_pb2 as pb
+from penstock.cli import main as cli
+from penstock.cli.common import Session, assignments, describe, short, table
+from penstock.cli.files import read_json, read_yaml
+from penstock.cli.paging import pages
+
+
+def run(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, str]:
+    """Exit code, output, errors."""
+    with pytest.raises(SystemExit) as left:
+        cli.main(arguments)
+    printed = capsys.readouterr()
+    return int(left.value.code or 0), printed.out, printed.err
+
+
+def test_help_imports_neither_grpc_nor_rich_and_is_quick() -> None:
+    code = (
+        "import sys\n"
+        "from penstock.cli.main import main\n"
+        "try:\n    main(['--help'])\nexcept SystemExit as left:\n    assert not left.code\n"
+        "heavy = {'grpc', 'rich', 'google.protobuf', 'yaml', 'pyarrow', 'numpy'} & set(sys.modules)\n"
+        "print('HEAVY', sorted(heavy))\n"
+    )
+    began = time.monotonic()
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert "HEAVY []" in done.stdout
+    assert all(name in done.stdout for name in cli.COMMANDS)
+    assert time.monotonic() - began < 10  # a hang, not a budget: bench/ measures
+
+
+def test_the_help_of_a_command_imports_no_grpc() -> None:
+    code = (
+        "import sys\nfrom penstock.cli.main import main\n"
+        "try:\n    main(['pipeline', 'apply', '--help'])\nexcept SystemExit:\n    pass\n"
+        "print('HEAVY', sorted({'grpc', 'rich', 'pyarrow'} & set(sys.modules)))\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert "HEAVY []" in done.stdout
+
+
+@pytest.mark.parametrize("name", list(cli.COMMANDS))
+def test_every_command_exists(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, _ = run(capsys, name, "--help")
+    assert code == 0
+    assert "Usage" in out
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (errors.PenstockError("x"), 1),
+        (errors.Conflict("x"), 1),
+        (errors.ResourceExhausted("x"), 1),
+        (errors.InvalidArgument("x"), 2),
+        (errors.NotFound("x"), 2),
+        (errors.AlreadyExists("x"), 2),
+        (errors.FailedPrecondition("x"), 2),
+        (errors.Unavailable("x"), 3),
+        (errors.PermissionDenied("x"), 4),
+        (errors.Unauthenticated("x"), 4),
+    ],
+)
+def test_each_error_has_its_exit_code(error: errors.PenstockError, code: int) -> None:
+    assert cli.exit_code(error) == code
+
+
+def test_wrong_usage_is_2_and_goes_to_stderr(capsys: pytest.CaptureFixture[str]) -> None:
+    for arguments in (["nonsense"], ["pipeline", "apply"], ["pipeline", "list", "--output", "xml"]):
+        code, out, err = run(capsys, *arguments)
+        assert (code, out) == (2, "")
+        assert err
+
+
+def test_an_error_names_its_field_on_stderr(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    file = tmp_path / "p.yaml"
+    file.write_text("kind: Pipeline\nname: p\non: {event: a.b}\nsteps: [{fly: {}}]\n")
+    code, out, err = run(capsys, "pipeline", "apply", "-f", str(file), "--url", "http://127.0.0.1:1", "--token", "t")
+    assert (code, out) == (2, "")
+    assert "error: steps[0] must have" in err
+    assert "(field: steps[0])" in err
+    assert "Traceback" not in err
+
+
+def test_a_platform_that_cannot_be_reached_is_3(capsys: pytest.CaptureFixture[str]) -> None:
+    code, _, err = run(capsys, "pipeline", "list", "--url", "http://127.0.0.1:1", "--token", "t")
+    assert code == 3
+    assert "penstock status" in err
+
+
+def test_a_file_that_cannot_be_written_is_an_error_without_a_traceback(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(**_: Any) -> None:
+        raise PermissionError(13, "Permission denied", "/out/x")
+
+    monkeypatch.setattr(cli.cli, "main", fail)
+    assert run(capsys, "model") == (1, "", "error: [Errno 13] Permission denied: '/out/x'\n")
+
+
+def test_values_are_json_where_they_parse() -> None:
+    found = assignments(["a=1", "b=x", 'c={"d": [true]}', "e=", "f=a=b", "g=007"], "fields")
+    assert found == {"a": 1, "b": "x", "c": {"d": [True]}, "e": "", "f": "a=b", "g": "007"}
+
+
+@pytest.mark.parametrize("pair", ["a", "=1", ""])
+def test_what_is_no_assignment_is_refused(pair: str) -> None:
+    with pytest.raises(errors.InvalidArgument) as caught:
+        assignments([pair], "fields")
+    assert caught.value.violations[0].field == "fields"
+
+
+def test_json_output_is_the_resource_or_its_items(capsys: pytest.CaptureFixture[str]) -> None:
+    session = Session(None, None, None, "json")
+    pipeline = pb.Pipeline(name="projects/p/pipelines/x", max_recurrence=3, sequence=7)
+    session.show(pipeline, "text")
+    shown = json.loads(capsys.readouterr().out)
+    assert (shown["name"], shown["maxRecurrence"], shown["sequence"], shown["paused"]) == (pipeline.name, 3, "7", False)
+    session.show_list([pipeline], [("NAME", lambda p: p.name)])
+    assert json.loads(capsys.readouterr().out) == {"items": [shown]}
+    session.show_list([], [])
+    assert json.loads(capsys.readouterr().out) == {"items": []}
+
+
+def test_tables_are_aligned_and_an_empty_one_says_so_aside(capsys: pytest.CaptureFixture[str]) -> None:
+    table(["A", "LONG"], [["xyz", 0.123456], ["x", None]])
+    assert capsys.readouterr().out == "A    LONG\nxyz  0.1235\nx\n"
+    table(["A"], [])
+    printed = capsys.readouterr()
+    assert (printed.out, printed.err) == ("A\n", "(none)\n")
+
+
+def test_a_description_leaves_empty_fields_out() -> None:
+    document = {"name": "x", "empty": "", "inner": {"a": 1, "b": 0}, "items": [{"c": 1, "d": 2}], "none": {}}
+    assert describe(document).splitlines() == ["name: x", "inner:", "  a: 1", "items:", "  - c: 1", "    d: 2"]
+
+
+def test_versions_are_shown_as_they_are_typed() -> None:
+    assert short("projects/p/models/digits/versions/3") == "digits@3"
+    assert short("projects/p/runs/r1") == "r1"
+
+
+def test_files_that_are_wrong_name_the_place(tmp_path: Path) -> None:
+    (tmp_path / "a.yaml").write_text("a: [1\nb: 2\n")
+    (tmp_path / "a.json").write_text('{"a": 1,\n}')
+    with pytest.raises(errors.InvalidArgument, match="line 2") as caught:
+        read_yaml(tmp_path / "a.yaml")
+    assert caught.value.violations[0].field == "file"
+    with pytest.raises(errors.InvalidArgument, match="line 2"):
+        read_json(tmp_path / "a.json")
+    for missing in (tmp_path / "none", tmp_path):
+        with pytest.raises(errors.InvalidArgument, match="cannot be read"):
+            read_json(missing)
+
+
+def test_pages_are_asked_for_until_there_are_no_more_or_enough() -> None:
+    asked: list[str] = []
+
+    def method(request: pb.ListPipelinesRequest) -> pb.ListPipelinesResponse:
+        asked.append(request.page_token)
+        number = len(asked)
+        names = [pb.Pipeline(name=f"{number}-{n}") for n in range(2)]
+        return pb.ListPipelinesResponse(pipelines=names, next_page_token=str(number) if number < 3 else "")
+
+    assert [p.name for p in pages(method, pb.ListPipelinesRequest(), "pipelines")] == [
+        "1-0", "1-1", "2-0", "2-1", "3-0", "3-1",
+    ]  # fmt: skip
+    assert asked == ["", "1", "2"]
+    asked.clear()
+    assert len(list(pages(method, pb.ListPipelinesRequest(), "pipelines", limit=3))) == 3
+    assert asked == ["", "1"]
+    asked.clear()
+    assert list(pages(method, pb.ListPipelinesRequest(), "pipelines", limit=0)) == []

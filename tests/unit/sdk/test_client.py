@@ -1,0 +1,92 @@
+"""The client without a platform: its names, its addresses, what it remembers, downloads that break."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import penstock.sdk
+from penstock.api.pipeline.v1 import pipeline_service_pb2 as pb
+from penstock.errors import FailedPrecondition, InvalidArgument, Unavailable
+from penstock.sdk import Client, interceptors
+from penstock.sdk.datasets import save_stream
+from penstock.sdk.following import follow, wait
+from penstock.sdk.interceptors import Session
+
+
+@pytest.mark.parametrize("url", ["127.0.0.1:8420", "ftp://x", "http://"])
+def test_what_is_no_url_is_refused(url: str) -> None:
+    with pytest.raises(InvalidArgument) as caught:
+        Client(url=url, token="t")
+    assert caught.value.violations[0].field == "url"
+
+
+def test_a_project_must_be_an_id() -> None:
+    with pytest.raises(InvalidArgument) as caught:
+        Client(url="http://127.0.0.1:1", token="t", project="Not An Id")
+    assert caught.value.violations[0].field == "project"
+
+
+def test_nothing_there_is_said_to_be_unreachable() -> None:
+    with Client(url="http://127.0.0.1:1", token="t", project="vision", patience=0) as client:
+        assert client.project == "projects/vision"
+        with pytest.raises(Unavailable, match="penstock status"):
+            client.pipelines.ListPipelines(pb.ListPipelinesRequest(parent=client.project))
+
+
+def test_the_last_writes_are_the_newest_of_the_last_hundred_resources(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(interceptors, "REMEMBERED", 3)
+    session = Session("t")
+    for name, sequence in (("a", 1), ("b", 1), ("a", 5), ("a", 2), ("c", 1), ("d", 1), ("e", 0)):
+        session._remember(pb.Pipeline(name=name, sequence=sequence))
+    assert session.last_writes == {"a": 5, "c": 1, "d": 1}
+
+
+def test_other_names_of_the_package_are_not_there() -> None:
+    with pytest.raises(AttributeError):
+        penstock.sdk.Nothing  # noqa: B018
+
+
+def digest(data: bytes) -> str:
+    return f"sha256:{hashlib.sha256(data).hexdigest()}"
+
+
+def test_a_download_is_whole_or_not_there(tmp_path: Path) -> None:
+    target = tmp_path / "part.parquet"
+    save_stream(target, [b"ab", b"c"], digest(b"abc"))
+    assert target.read_bytes() == b"abc"
+
+    def breaks() -> Iterator[bytes]:
+        yield b"x"
+        raise Unavailable("gone")
+
+    with pytest.raises(Unavailable):
+        save_stream(target, breaks(), digest(b"abc"))
+    with pytest.raises(FailedPrecondition):
+        save_stream(target, [b"abx"], digest(b"abc"))
+    assert target.read_bytes() == b"abc"
+    assert [path.name for path in tmp_path.iterdir()] == ["part.parquet"]
+
+
+def test_following_goes_on_after_a_break_and_gives_up_after_its_patience() -> None:
+    opened: list[int] = []
+
+    def stream() -> Iterator[Any]:
+        opened.append(1)
+        yield len(opened)
+        if len(opened) < 3:
+            raise Unavailable("restarting")
+
+    assert list(follow(stream)) == [1, 2, 3]
+    assert wait(lambda: iter([1, 2])) == 2
+    with pytest.raises(Unavailable):
+        list(follow(lambda: iter_raising(), patience=0))
+
+
+def iter_raising() -> Iterator[Any]:
+    raise Unavailable("down")
+    yield
