@@ -128,7 +128,10 @@ async def call(
 ) -> Answer:
     """Make a call; of a stream, the first message counts as OK."""
     metadata = [*([("authorization", f"Bearer {token}")] if token is not None else []), *more]
-    coders: Any = {"request_serializer": Message.SerializeToString, "response_deserializer": rpc.response.FromString}
+    coders: Any = {
+        "request_serializer": rpc.request.SerializeToString,
+        "response_deserializer": rpc.response.FromString,
+    }
     make: Any = channel.unary_stream if rpc.answers else channel.unary_unary
     assert not rpc.requests, f"{rpc.path}: client streams are not attacked yet"
     running = make(rpc.path, **coders)(request, metadata=metadata, timeout=SECONDS)
