@@ -1,9 +1,8 @@
-"""The relay: from outboxes to the `events` collection and to JetStream, and only after both out of the outboxes.
+"""The relay: from outboxes to the `events` collection, then to JetStream, and only then out of the outboxes.
 
 It may die at any instant: what is still in an outbox is done again under the same ids, which the collection,
-JetStream's duplicate window and the consumers' cursors all recognise. The two go on side by side, since one waits for
-the database's disk and the other for NATS's; whoever fills a gap asks for events that were trimmed before. Writes of
-this process hand their events over directly; a sweep over the outboxes finds what a crash, or another process, left.
+JetStream's duplicate window and the consumers' cursors all recognise. Writes of this process hand their events over
+directly; a sweep over the outboxes finds what a crash, or another process, left.
 """
 
 from __future__ import annotations
@@ -85,12 +84,9 @@ class Relay:
         if not pending:
             return
         batches = [outbox.unpublished(one) for one in pending]
-        keeping = asyncio.create_task(self._log.append(list(itertools.chain.from_iterable(batches))))
-        try:
-            outcomes = await asyncio.gather(*(self._publish([event for event, _ in batch]) for batch in batches))
-            await keeping
-        finally:
-            keeping.cancel()
+        # Kept first: whoever sees an event on the stream finds it in the log too.
+        await self._log.append(list(itertools.chain.from_iterable(batches)))
+        outcomes = await asyncio.gather(*(self._publish([event for event, _ in batch]) for batch in batches))
         outbox.done([one for one, failure in zip(pending, outcomes, strict=True) if failure is None])
         failures = [(one, failure) for one, failure in zip(pending, outcomes, strict=True) if failure is not None]
         for one, failure in failures:
