@@ -48,7 +48,8 @@ class Reconciler:
                     if key not in self._running:
                         self._running[key] = asyncio.create_task(self._work(key))
                 with suppress(TimeoutError):
-                    await asyncio.wait_for(self._woken.wait(), SWEEP_SECONDS)
+                    async with asyncio.timeout(SWEEP_SECONDS):  # wait_for may swallow a cancellation
+                        await self._woken.wait()
         finally:
             for task in self._running.values():
                 task.cancel()

@@ -94,7 +94,8 @@ class Reconciler:
                     return
                 with suppress(TimeoutError):
                     if wait:
-                        await asyncio.wait_for(changed.wait(), wait)
+                        async with asyncio.timeout(wait):  # wait_for may swallow a cancellation
+                            await changed.wait()
 
     async def _guarded(self, name: str) -> float | None:
         try:

@@ -57,7 +57,8 @@ class Reconciler:
                 self._woken.clear()
                 await self.sweep()
                 with suppress(TimeoutError):
-                    await asyncio.wait_for(self._woken.wait(), SWEEP_SECONDS if self._tasks else IDLE_SECONDS)
+                    async with asyncio.timeout(SWEEP_SECONDS if self._tasks else IDLE_SECONDS):
+                        await self._woken.wait()
         finally:
             tasks = list(self._tasks.values())
             for task in tasks:
@@ -126,7 +127,8 @@ class Reconciler:
         with self._signals.listening(run.name) as changed:
             while (ending := await self._attempts.look(run)) is None:
                 with suppress(TimeoutError):
-                    await asyncio.wait_for(changed.wait(), WATCH_SECONDS)
+                    async with asyncio.timeout(WATCH_SECONDS):  # wait_for may swallow a cancellation
+                        await changed.wait()
                 if changed.is_set() or time.monotonic() > deadline:
                     return
         stored = await self._change(run, ending)

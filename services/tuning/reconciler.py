@@ -61,7 +61,8 @@ class Reconciler:
                 for stored in await self._repository.unfinished():
                     self._spawn(stored.value)
                 with suppress(TimeoutError):
-                    await asyncio.wait_for(self._woken.wait(), SWEEP_SECONDS)
+                    async with asyncio.timeout(SWEEP_SECONDS):  # wait_for may swallow a cancellation
+                        await self._woken.wait()
         finally:
             tasks = list(self._tasks.values())
             for task in tasks:
@@ -88,7 +89,8 @@ class Reconciler:
                 except Exception:  # one study must not stop the others; it is tried again
                     log.exception("a step of a study failed", study=study.name)
                 with suppress(TimeoutError):
-                    await asyncio.wait_for(changed.wait(), ASK_SECONDS)
+                    async with asyncio.timeout(ASK_SECONDS):  # wait_for may swallow a cancellation
+                        await changed.wait()
         self._samplers.forget(study.name)
 
     async def _step(self, name: str) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 
 from penstock import names
@@ -103,10 +104,9 @@ class Manifests:
                 if not wait:
                     return None
                 self._wake()
-                try:
-                    await asyncio.wait_for(changed.wait(), 0.2)
-                except TimeoutError:
-                    continue
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(0.2):  # wait_for may swallow a cancellation
+                        await changed.wait()
 
 
 def _head(stored: Stored[Dataset] | None) -> int:

@@ -74,8 +74,11 @@ async def run_story(
     return count, fired, causes
 
 
-@pytest.mark.parametrize("carried_out", [False, True], ids=["before", "after"])
-@pytest.mark.parametrize("trigger", [GATHERED, AT_ONCE], ids=["gathered", "at-once"])
+@pytest.mark.parametrize(
+    ("trigger", "carried_out"),
+    [(GATHERED, False), (GATHERED, True), (AT_ONCE, False)],
+    ids=["gathered-before", "gathered-after", "at-once-before"],
+)
 async def test_a_kill_at_any_write_loses_and_doubles_nothing(
     platform: PipelinePlatform, monkeypatch: pytest.MonkeyPatch, trigger: Trigger, carried_out: bool
 ) -> None:
