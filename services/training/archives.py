@@ -15,13 +15,22 @@ from penstock.runner.archive import MAX_FILES, MAX_RATIO, RATIO_FLOOR
 MAX_BYTES = 12 << 20
 
 
+def _limit(data: bytes) -> int:
+    return min(MAX_UNPACKED, max(RATIO_FLOOR, MAX_RATIO * len(data)))
+
+
+def _too_large(limit: int) -> ResourceExhausted:
+    text = f"The code archive unfolds to more than {limit >> 20} MiB: leave data and results out of it."
+    return ResourceExhausted(text, field="data")
+
+
 class _Metered(io.RawIOBase):
     """Unpacks gzip, and refuses to go on beyond the caps: a bomb is met while it unfolds, not after."""
 
     def __init__(self, data: bytes) -> None:
         self._data = io.BytesIO(data)
         self._inflate = zlib.decompressobj(wbits=31)
-        self._limit = min(MAX_UNPACKED, max(RATIO_FLOOR, MAX_RATIO * len(data)))
+        self._limit = _limit(data)
         self._out = 0
         self._ready = b""
 
@@ -36,10 +45,7 @@ class _Metered(io.RawIOBase):
                 raise EOFError("the archive ends early")
             self._out += len(piece)
             if self._out > self._limit:
-                raise ResourceExhausted(
-                    f"The code archive unfolds to more than {self._limit >> 20} MiB: leave data and results out of it.",
-                    field="data",
-                )
+                raise _too_large(self._limit)
             self._ready += piece
         end = len(self._ready) if size < 0 else size
         found, self._ready = self._ready[:end], self._ready[end:]
@@ -78,12 +84,16 @@ def _mark(project: str, digest: str) -> str:
 
 
 def _check(data: bytes) -> None:
-    count = 0
+    count = total = 0
+    limit = _limit(data)
     with tarfile.open(fileobj=_Metered(data), mode="r|") as archive:
         for member in archive:
             count += 1
+            total += member.size
             if count > MAX_FILES:
                 raise ResourceExhausted(f"The code archive has more than {MAX_FILES} members.", field="data")
+            if total > limit:  # said, not unfolded: tarfile would go on skipping it after the end of the data
+                raise _too_large(limit)
             if not (member.isreg() or member.isdir()):
                 raise InvalidArgument(
                     f"{member.name[:120]!a} in the code archive is neither a regular file nor a directory (links are "
