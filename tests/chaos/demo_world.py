@@ -80,7 +80,7 @@ def run_demo(
     folder.mkdir(parents=True, exist_ok=True)
     began = time.monotonic()
     clock: Callable[[str], None] = lambda text: say(f"{time.monotonic() - began:6.1f} s  {text}")  # noqa: E731
-    killer = Killer(home, kills, random.Random(seed), clock)
+    killer = Killer(home, lambda: start_detached(home, port), kills, random.Random(seed), clock)
     try:
         url = start_detached(home, port)
         with Client(url, (home / "token").read_text().strip(), "default") as client:

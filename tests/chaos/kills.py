@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 from pathlib import Path
 
+from penstock.backing.embedded import SUPERVISOR
 from penstock.backing.process import read_record
 from penstock.jobs.attempt import Attempt
 from penstock.runner import processes
@@ -27,9 +28,16 @@ class Target(Enum):
     ENVOY = "Envoy"
     SHIM = "a job's shim"
     TRITON = "Triton"
+    SUPERVISOR = "penstock up"
 
 
-_RECORDS = {Target.SERVICES: "services", Target.NATS: "nats", Target.DATABASE: "mongodb", Target.ENVOY: "envoy"}
+_RECORDS = {
+    Target.SERVICES: "services",
+    Target.NATS: "nats",
+    Target.DATABASE: "mongodb",
+    Target.ENVOY: "envoy",
+    Target.SUPERVISOR: SUPERVISOR,
+}
 # Where there is somebody to kill.
 STAGES: Mapping[Target, Sequence[str]] = {
     Target.SHIM: ("train", "tune", "evaluate", "react"),
@@ -94,9 +102,13 @@ class Killed:
 
 @dataclass
 class Killer:
-    """Carries out kills in a thread, while a demo goes through its stages and says so by `stage`."""
+    """Carries out kills in a thread, while a demo goes through its stages and says so by `stage`.
+
+    Whoever keeps the others up is started by a person: after its death, by `start_again`.
+    """
 
     home: Path
+    start_again: Callable[[], object]
     kills: Sequence[Kill]
     chance: random.Random
     say: Callable[[str], None]
@@ -128,6 +140,8 @@ class Killer:
                 if pid is not None:
                     self.say(f"killed {kill} (pid {pid})")
                     self.done.append(Killed(kill, time.time()))
+                    if kill.target is Target.SUPERVISOR:
+                        self.start_again()
                     waiting.remove(kill)
 
     def _due(self, kill: Kill) -> bool:

@@ -22,7 +22,7 @@ OTHERS = (Target.NATS, Target.DATABASE, Target.ENVOY, Target.SHIM, Target.TRITON
 DEMOS: Sequence[Sequence[Target]] = [
     *[[SERVICES] * 4] * 8,
     *[[other, other, SERVICES, SERVICES] for other in OTHERS for _ in range(2)],
-    *[[SERVICES, *OTHERS]] * 2,
+    *[[SERVICES, *OTHERS, Target.SUPERVISOR]] * 2,
 ]
 
 
