@@ -12,6 +12,7 @@ import struct
 import sys
 from pathlib import Path
 
+from penstock.backing import nx_server
 from penstock.backing.process import ManagedProcess, Program, choose_port, wait_ready
 from penstock.backing.wheels import wheel_binary
 
@@ -74,7 +75,7 @@ def _nx_27017(data: Path, port: int) -> list[str]:
     pid_file = data / "server.pid"
     pid_file.unlink(missing_ok=True)  # one that a kill left would refuse the start; our lock guards the data
     options = ["--host", "127.0.0.1", "--log-file", "/dev/null", "--pid-file", str(pid_file)]
-    return [sys.executable, "-I", "-m", "nx_27017.nx_27017", "--port", str(port), "--data-dir", str(data), *options]
+    return [sys.executable, "-I", nx_server.__file__, "--port", str(port), "--data-dir", str(data), *options]
 
 
 async def _answers(port: int) -> bool:
