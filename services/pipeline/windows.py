@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Sequence
+from collections.abc import Awaitable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 
@@ -36,14 +36,21 @@ class Windows:
             for stored in await self.repository.gathering():
                 left = (stored.value.fire_at - now()).total_seconds() if stored.value.fire_at else SWEEP
                 if left <= 0:
-                    await self._fire(stored)
+                    await self._guarded(self._fire(stored), stored.id)
                 else:
                     pause = min(pause, left)
             for stored in await self.repository.unstarted_windows():
-                await self.begin(stored.id, stored.value)
+                await self._guarded(self.begin(stored.id, stored.value), stored.id)
             with suppress(TimeoutError):
                 async with asyncio.timeout(pause):  # wait_for may swallow a cancellation
                     await self.grown.wait()
+
+    async def _guarded(self, work: Awaitable[None], window_id: str) -> None:
+        """One window that cannot fire must not hold up the others; it is tried again at the next look."""
+        try:
+            await work
+        except Exception:
+            log.exception("the window %s could not fire", window_id)
 
     async def _fire(self, stored: Stored[Window]) -> None:
         try:

@@ -51,6 +51,7 @@ class KilledWrites:
     @contextlib.contextmanager
     def kill_at(self, number: int) -> Iterator[None]:
         """Kill at that write (counted from 1) of the block; 0 only counts."""
+        asyncio.get_running_loop().set_exception_handler(_report_unless_killed)
         self.count, self._kill_at, self._active, self.fired = 0, number, True, False
         self._dead.clear()
         try:
@@ -70,3 +71,9 @@ class KilledWrites:
             await working
         with contextlib.suppress(asyncio.CancelledError):
             await dying
+
+
+def _report_unless_killed(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+    """Nobody asks the tasks of a dead process how they ended."""
+    if not isinstance(context.get("exception"), Killed):
+        loop.default_exception_handler(context)

@@ -11,7 +11,7 @@ import pytest
 
 from penstock.store import now
 from services.pipeline import windows as firing
-from services.pipeline.model import Trigger
+from services.pipeline.model import Trigger, begin
 from tests.support.pipeline_platform import (
     COMMITTED,
     PROJECT,
@@ -36,6 +36,7 @@ async def test_an_event_fires_a_run_that_continues_its_chain(instance: Instance)
     assert run.author == "ann"
     assert await decisions(instance) == [(event.id, "FIRED")]
     found = await instance.repository.runs.database.collection("runs").find_one({"_id": run.name})
+    assert found
     assert '"causation_id":"projects/vision/datasets/digits@1"' in found["outbox"][0]
     assert '"correlation_id":"chain-1"' in found["outbox"][0]
 
@@ -59,7 +60,21 @@ async def test_two_instances_at_once_fire_once(platform: PipelinePlatform, insta
     assert [outcome for _, outcome in await decisions(instance)] == ["FIRED"] * 5
 
 
-async def test_without_a_run_id_that_follows_from_the_window_two_instances_fire_twice(
+async def begun_by_two(platform: PipelinePlatform, instance: Instance) -> int:
+    """Two processes that both found a fired window begin its run; how many runs there are then."""
+    await store(instance, pipeline())
+    await instance.triggers.handle(committed(1))
+    (window,) = await instance.repository.windows.find()
+    other = platform.instance()
+    await asyncio.gather(*(twin.windows.begin(window.id, window.value) for twin in (instance, other)))
+    return len(await runs(instance))
+
+
+async def test_a_window_that_two_processes_begin_has_one_run(platform: PipelinePlatform, instance: Instance) -> None:
+    assert await begun_by_two(platform, instance) == 1
+
+
+async def test_without_a_run_id_that_follows_from_the_window_it_has_several(
     platform: PipelinePlatform, instance: Instance, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The negative control of the test above."""
@@ -70,10 +85,7 @@ async def test_without_a_run_id_that_follows_from_the_window_two_instances_fire_
         return real(value, f"{run_id}{next(count)}", *rest)
 
     monkeypatch.setattr(firing, "begin", begin_anew)
-    await store(instance, pipeline())
-    event = committed(1)
-    await asyncio.gather(*(twin.triggers.handle(event) for twin in (instance, platform.instance())))
-    assert len(await runs(instance)) > 1
+    assert await begun_by_two(platform, instance) == 3
 
 
 @pytest.mark.parametrize(

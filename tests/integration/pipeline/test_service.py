@@ -182,13 +182,14 @@ async def test_a_watcher_misses_nothing_after_it_was_told_that_the_stream_is_on(
     metadata = (("authorization", f"Bearer {world.mint(api.project, 'viewer')}"),)
     async with grpc.aio.insecure_channel(world.running.address) as channel:
         request = events_pb.WatchEventsRequest(parent=api.parent, type="camera")
-        stream = EventServiceStub(channel).WatchEvents(request, metadata=metadata)  # type: ignore[no-untyped-call]
+        stream = EventServiceStub(channel).WatchEvents(request, metadata=metadata)
         await stream.initial_metadata()
         await Api(world, "elsewhere").publish("camera.full", id="not-mine")
         await api.publish("door.open", id="not-asked-for")
         await api.publish("camera.full", id="w1")
         event = await asyncio.wait_for(stream.read(), 10)
         stream.cancel()
+    assert isinstance(event, EventMessage)
     assert (event.id, event.type, event.project) == ("w1", "camera.full", api.project)
 
 

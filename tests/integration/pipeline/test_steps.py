@@ -67,6 +67,7 @@ async def event_types(instance: Instance, name: str) -> list[str]:
     import json
 
     found = await instance.repository.runs.database.collection("runs").find_one({"_id": name})
+    assert found
     return [json.loads(entry)["type"].removeprefix("pipeline.run.") for entry in found["outbox"]]
 
 
