@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import stat
 import sys
 from collections.abc import Callable, Mapping
 from importlib import resources
@@ -37,6 +38,21 @@ _PASSED_ON = (
 )  # fmt: skip
 
 
+def keep_private(home: Path) -> None:
+    """Close a home to other users: keys, data and logs lie in it.
+
+    Raises FailedPrecondition for an open folder that holds something else: closing that is not ours to do.
+    """
+    if not stat.S_IMODE(home.stat().st_mode) & 0o077:
+        return
+    ours = any((home / name).is_file() for name in ("keys/0001.pem", f"run/{SUPERVISOR}.json"))
+    if not ours and any(home.iterdir()):
+        raise FailedPrecondition(
+            f"{home} is open to other users and holds something else: give an empty folder, or a new one, with --home."
+        )
+    home.chmod(0o700)
+
+
 class Embedded:
     """The platform of one home directory behind 127.0.0.1:`port`."""
 
@@ -56,9 +72,10 @@ class Embedded:
     async def start(self, progress: Callable[[str], None] = lambda text: None) -> None:
         """Start or adopt everything; returns when requests are answered through the edge.
 
-        Raises FailedPrecondition if the port is taken, before anything is started.
+        Raises FailedPrecondition if the port is taken or the home is no place for secrets, before anything is started.
         """
         self._check_port()
+        keep_private(self.home)
         progress("starting NATS and the database")
         (self.home / "url").write_text(self.url + "\n", encoding="utf-8")
         await self.stack.start()
