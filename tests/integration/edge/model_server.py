@@ -14,7 +14,7 @@ from typing import Any
 
 import grpc
 from aiohttp import web
-from tritonclient.grpc import service_pb2, service_pb2_grpc  # type: ignore[import-untyped]
+from tritonclient.grpc import service_pb2, service_pb2_grpc
 
 
 class Model(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: ignore[misc]

@@ -8,7 +8,7 @@ from collections.abc import Callable
 import aiohttp
 import grpc
 import pytest
-from tritonclient.grpc import service_pb2, service_pb2_grpc  # type: ignore[import-untyped]
+from tritonclient.grpc import service_pb2, service_pb2_grpc
 
 from penstock.edge import AccessRecord, Position
 from tests.integration.edge.conftest import ModelServer, Platform

@@ -11,10 +11,10 @@ import aiohttp
 import grpc
 import pytest
 import pytest_asyncio
-import tritonclient.grpc as triton_grpc  # type: ignore[import-untyped]
-import tritonclient.http as triton_http  # type: ignore[import-untyped]
+import tritonclient.grpc as triton_grpc
+import tritonclient.http as triton_http
 from tritonclient.grpc import service_pb2, service_pb2_grpc
-from tritonclient.utils import InferenceServerException  # type: ignore[import-untyped]
+from tritonclient.utils import InferenceServerException
 
 from penstock import names
 from penstock.edge import PREDICTION_HEADER

@@ -12,7 +12,7 @@ import aiohttp
 import grpc
 import pytest
 import pytest_asyncio
-from tritonclient.grpc import service_pb2, service_pb2_grpc  # type: ignore[import-untyped]
+from tritonclient.grpc import service_pb2, service_pb2_grpc
 
 from penstock.edge import PREDICTION_HEADER, clusters, files, routes
 from penstock.edge.files import replace_json

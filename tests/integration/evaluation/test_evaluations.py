@@ -267,7 +267,7 @@ async def test_the_same_request_makes_one_evaluation(
     ],
 )
 async def test_a_wrong_request_names_its_field(
-    platform: EvaluationPlatform, given: Given, instance: Instance, fields: dict[str, str], kind: Any, field: str
+    platform: EvaluationPlatform, given: Given, instance: Instance, fields: dict[str, Any], kind: Any, field: str
 ) -> None:
     spec = pb.Evaluation(**{"model_version": given.good, "dataset_version": given.data, **fields})
     with pytest.raises(kind) as caught:

@@ -29,6 +29,7 @@ from tests.support.story import Teller, Thing, first_loop, second_loop
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
+Graph = pb.TraceResponse | pb.ImpactResponse
 ANYTHING = {"training": ("penstock.>", "penstock-replay.>")}  # the story's service speaks for all
 
 
@@ -222,7 +223,7 @@ async def test_a_reader_waits_for_its_own_writes_then_is_told_that_the_answer_is
 async def test_a_replay_builds_the_same_graph_again(told: Told, world: World) -> None:
     for path in (PREDICTION, "evaluations/e1"):
         await told.trace(path)
-    before = [(await told.trace(PREDICTION)), (await told.impact("datasets/digits/versions/1"))]
+    before: list[Graph] = [await told.trace(PREDICTION), await told.impact("datasets/digits/versions/1")]
     token = world.home_token()
     await world.stub(LineageServiceStub, "lineage", token).ResetGraph(pb.ResetGraphRequest())
     with pytest.raises(NotFound):
@@ -231,7 +232,7 @@ async def test_a_replay_builds_the_same_graph_again(told: Told, world: World) ->
     sent = await log.ReplayEvents(ReplayEventsRequest(service="training"))
     assert sent.events >= 17
     await eventually(lambda: fresh(told), 30)
-    after = [(await told.trace(PREDICTION)), (await told.impact("datasets/digits/versions/1"))]
+    after: list[Graph] = [await told.trace(PREDICTION), await told.impact("datasets/digits/versions/1")]
     for seen, again in zip(before, after, strict=True):
         assert sorted(n.SerializeToString(deterministic=True) for n in again.nodes) == sorted(
             n.SerializeToString(deterministic=True) for n in seen.nodes

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 
 import pytest
 
@@ -183,15 +184,15 @@ async def test_a_log_is_followed_while_it_is_written_and_read_after(platform: Tr
     assert await log_of(stub, name, tail=1000) == whole
 
 
-async def log_of(stub: object, name: str, **more: object) -> bytes:
+async def log_of(stub: Any, name: str, **more: Any) -> bytes:
     """The log as ReadLog gives it."""
-    chunks = await collect(stub.ReadLog(pb.ReadLogRequest(name=name, **more)))  # type: ignore[attr-defined]
+    chunks = await collect(stub.ReadLog(pb.ReadLogRequest(name=name, **more)))
     return b"".join(chunk.data for chunk in chunks)
 
 
-async def until_logged(stub: object, name: str, text: bytes) -> None:
+async def until_logged(stub: Any, name: str, text: bytes) -> None:
     """Wait until the command has printed something."""
     async with asyncio.timeout(20):
-        async for chunk in stub.ReadLog(pb.ReadLogRequest(name=name, follow=True)):  # type: ignore[attr-defined]
+        async for chunk in stub.ReadLog(pb.ReadLogRequest(name=name, follow=True)):
             if text in chunk.data:
                 return

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 
 import pytest
 
@@ -101,7 +102,7 @@ async def test_a_kill_at_any_write_loses_and_doubles_nothing(
     ],
 )
 async def test_a_study_whose_trials_could_never_run_is_refused_by_its_field(
-    platform: TuningPlatform, version: str, field: str, change: dict[str, object]
+    platform: TuningPlatform, version: str, field: str, change: dict[str, Any]
 ) -> None:
     with pytest.raises(PenstockError) as refused:
         await platform.create(platform.study(version, **change))

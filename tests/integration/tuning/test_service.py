@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from penstock.api.training.v1 import training_service_pb2 as training_pb
 from penstock.api.tuning.v1 import tuning_service_pb2 as pb
 from penstock.api.tuning.v1.tuning_service_pb2_grpc import TuningServiceStub
 from penstock.backing.stack import Stack
@@ -35,7 +36,7 @@ async def test_events_alone_drive_a_study(stack: Stack, home: Path, monkeypatch:
         rows = [{"id": f"k{n}", "x": float(n), "kind": "big" if n > 20 else "small"} for n in range(40)]
         study = pb.Study(
             dataset_version=await import_rows(host, "shapes", rows, label="kind"),
-            code={"git": {"url": str(code)}},
+            code=training_pb.Code(git=training_pb.GitSource(url=str(code))),
             command=["sh", "train.sh"],
             space=[pb.ParameterSpace(name="x", float=pb.FloatRange(low=0, high=1))],
             objective=pb.Objective(metric="score", direction=pb.Objective.MINIMIZE),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime
 
@@ -94,11 +95,12 @@ def test_a_lost_attempt_is_made_again_up_to_max_retries() -> None:
 
 def test_a_stale_attempt_is_fenced_off() -> None:
     second, _ = model.lose(running(), 1, "lost", NOW)
-    for transition in (
+    transitions: list[Callable[[], object]] = [
         lambda: model.complete(second, 1, Outcome(), NOW),
         lambda: model.lose(second, 1, "lost", NOW),
         lambda: model.complete(second, 3, Outcome(), NOW),
-    ):
+    ]
+    for transition in transitions:
         with pytest.raises(Fenced):
             transition()
 
