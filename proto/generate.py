@@ -15,7 +15,7 @@ from importlib import resources
 from pathlib import Path
 
 import google.api
-from grpc_tools import protoc
+from grpc_tools import protoc  # type: ignore[import-untyped]
 
 ROOT = Path(__file__).resolve().parent.parent
 PROTO = ROOT / "proto"
@@ -71,7 +71,11 @@ def lint() -> int:
 
 def _differences(old: Path, new: Path) -> list[str]:
     files = {p.relative_to(root) for root in (old, new) for p in root.rglob("*") if p.is_file() and p.suffix != ".pyc"}
-    same = lambda f: (old / f).exists() and (new / f).exists() and filecmp.cmp(old / f, new / f, shallow=False)  # noqa: E731
+
+    def same(file: Path) -> bool:
+        one, other = old / file, new / file
+        return one.exists() and other.exists() and filecmp.cmp(one, other, shallow=False)
+
     return sorted(str(f) for f in files if not same(f))
 
 
