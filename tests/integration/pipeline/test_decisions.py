@@ -79,10 +79,9 @@ async def test_without_a_run_id_that_follows_from_the_window_it_has_several(
 ) -> None:
     """The negative control of the test above."""
     count = iter(range(1000))
-    real = firing.begin
 
     def begin_anew(value: Any, run_id: str, *rest: Any) -> Any:
-        return real(value, f"{run_id}{next(count)}", *rest)
+        return begin(value, f"{run_id}{next(count)}", *rest)
 
     monkeypatch.setattr(firing, "begin", begin_anew)
     assert await begun_by_two(platform, instance) == 3
