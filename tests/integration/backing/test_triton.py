@@ -218,6 +218,24 @@ async def test_its_control_api_is_closed(table: TritonInstance, path: str) -> No
         assert answer.status == 403
 
 
+def _arguments_of(pid: int) -> list[bytes]:
+    return Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+
+
+async def test_what_everybody_can_read_in_its_arguments_opens_nothing(table: TritonInstance) -> None:
+    assert table.process is not None
+    arguments = _arguments_of(table.process.identity.pid)
+    closing = [word.partition(b":")[2] for word in arguments if b"-restricted-" in word]
+    assert len(closing) == 2
+    for key, _, value in (word.partition(b"=") for word in closing):
+        reader, writer = await asyncio.open_connection("127.0.0.1", table.http_port)
+        head = b"POST /v2/repository/index HTTP/1.1\r\nhost: x\r\nconnection: close\r\ncontent-length: 0\r\n"
+        writer.write(head + key + b": " + value + b"\r\n\r\n")
+        answer = await reader.read()
+        writer.close()
+        assert not answer.startswith(b"HTTP/1.1 200")
+
+
 async def test_clients_cannot_register_shared_memory(table: TritonInstance) -> None:
     url = f"http://127.0.0.1:{table.http_port}/v2/systemsharedmemory/region/x/register"
     body = json.dumps({"key": "/x", "offset": 0, "byte_size": 8})
