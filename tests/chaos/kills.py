@@ -17,6 +17,7 @@ from penstock.jobs.attempt import Attempt
 from penstock.runner import processes
 
 LOOK = 0.005  # seconds between looks for somebody to kill
+JOBS_OF_REACT = 0.4  # the share of the reaction after which its last job may have ended
 
 
 class Target(Enum):
@@ -87,6 +88,8 @@ def plan(chance: random.Random, targets: Sequence[Target], seconds: Mapping[str,
     kills = []
     for target in targets:
         stages = {name: length for name, length in seconds.items() if name in STAGES.get(target, seconds)}
+        if target is Target.SHIM and "react" in stages:
+            stages["react"] *= JOBS_OF_REACT
         [stage] = chance.choices(list(stages), weights=list(stages.values()))
         kills.append(Kill(target, stage, chance.uniform(0, stages[stage])))
     return kills

@@ -13,7 +13,7 @@ from tests.chaos.removals import CONTROLS, Control
 
 # A removal that only breaks the program shows nothing.
 _BROKEN = ("TypeError", "AttributeError", "NameError", "ImportError", "Failed: Timeout")
-KTH_WRITE = "any_write or every_object_write or every_step or each_write or kth_write"
+KTH_WRITE = "any_write or every_object_write or every_step or each_write"
 
 
 @pytest.mark.timeout(900)
