@@ -15,6 +15,7 @@ from google.protobuf.descriptor import FieldDescriptor
 
 from penstock.backing.stack import Stack
 from penstock.rpc.auth import Authorizer
+from tests.conftest import run_once
 from tests.support.attacker import Answer, Rpc, Victim, all_rpcs, call, put, rest, summary, together
 from tests.support.service_host import running_host
 
@@ -172,12 +173,21 @@ async def test_no_field_smuggles_a_name_of_another_project(doors: dict[str, grpc
     assert not wrong, summary(wrong)
 
 
+@pytest.fixture
+def own_stack(tmp_path: Path) -> Iterator[Stack]:
+    """Servers of its own: a host makes streams, which those of the session are expected not to have yet."""
+    servers = Stack(tmp_path / "stack")
+    run_once(servers.start(attached=True))
+    yield servers
+    run_once(servers.stop(grace=2))
+
+
 async def test_without_the_check_of_requests_the_stranger_would_get_in(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, stack: Stack
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, own_stack: Stack
 ) -> None:
     """The negative control: in this process, with the mechanism taken out, another project's token gets through."""
     rpc = next(rpc for rpc in RPCS if rpc.path.endswith("/ListMembers"))
-    async with running_host(stack, tmp_path / "home", {}) as host:
+    async with running_host(own_stack, tmp_path / "home", {}) as host:
         stranger = host.tokens.mint("mallory", "beta", "viewer", 60)
         async with grpc.aio.insecure_channel(host.address) as channel:
             with monkeypatch.context() as without:
