@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import tests.support.forks  # noqa: F401
+
+# isort: split
 import asyncio
 import os
 from collections.abc import Coroutine, Iterator

@@ -7,7 +7,7 @@ import base64
 import hmac
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import aiohttp
@@ -31,9 +31,10 @@ PROMISED = 5.0  # seconds from a revocation until nobody takes the token
 
 
 @pytest.fixture(scope="module")
-def boss(victim: Victim) -> Client:
+def boss(victim: Victim) -> Iterator[Client]:
     """The admin of the project `vault`."""
-    return make_project(victim, "vault")
+    with make_project(victim, "vault") as client:
+        yield client
 
 
 async def everywhere(victim: Victim, token: str) -> tuple[str, str, int]:
