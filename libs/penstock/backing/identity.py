@@ -16,6 +16,7 @@ from pathlib import Path
 
 MARKER = "PENSTOCK_PROCESS"
 _DEAD_STATES = ("Z", "X")
+_THREADS, _STARTED = 17, 19  # fields of /proc/<pid>/stat, counted from its state
 
 
 def boot_id() -> str:
@@ -47,11 +48,13 @@ class Identity:
         return int(kernel[kernel.index("btime") + 1]) + self.started / os.sysconf("SC_CLK_TCK")
 
     def alive(self) -> bool:
-        """Whether this very process still runs (a zombie does not)."""
+        """Whether this very process still runs (a zombie does not, unless threads of it still hold its ports)."""
         if self.boot_id != boot_id():
             return False
         fields = _stat(self.pid)
-        return fields is not None and fields[0] not in _DEAD_STATES and int(fields[19]) == self.started
+        if fields is None or int(fields[_STARTED]) != self.started:
+            return False
+        return fields[0] not in _DEAD_STATES or int(fields[_THREADS]) > 1
 
     def signal(self, number: int) -> bool:
         """Send a signal to this process, never to one that has taken its pid; False if it is gone."""

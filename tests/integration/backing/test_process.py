@@ -223,3 +223,30 @@ def _until(condition: object, timeout: float = 3.0) -> None:
     while not condition():
         assert time.monotonic() < deadline
         time.sleep(0.01)
+
+
+def test_a_process_is_alive_while_threads_of_it_hold_its_ports() -> None:
+    leaves = """
+        import ctypes, sys, threading
+        threading.Thread(target=sys.stdin.read).start()
+        print("up", flush=True)
+        ctypes.CDLL(None).syscall(60, 0)  # exit of this thread only: so it looks while a killed one is cleared away
+    """
+    process = subprocess.Popen(
+        [sys.executable, "-c", textwrap.dedent(leaves)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    )
+    with process:
+        assert process.stdout and process.stdout.readline() == b"up\n"
+        state, *fields = _stat_fields(process.pid)
+        while state != "Z":
+            state, *fields = _stat_fields(process.pid)
+        identity = Identity(process.pid, int(fields[18]), boot_id(), "")
+        assert identity.alive()
+        assert process.stdin
+        process.stdin.close()
+        assert identity.wait(5)
+        assert not identity.alive()
+
+
+def _stat_fields(pid: int) -> list[str]:
+    return Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()
