@@ -10,14 +10,13 @@ from typing import Any
 from pymongo import MongoClient
 from pymongo.write_concern import WriteConcern
 
-from bench.harness import Limit, Options, Result, Row, Spread, interleave, per_second, say, seconds
+from bench.harness import Limit, Options, Result, Row, interleave, per_second, say, seconds
 from bench.platform import PROJECT, Platform, running_platform
 from bench.records import KEY, LABEL, write_jsonl
 from penstock.api.dataset.v1 import dataset_service_pb2 as pb
 
 LIMIT = Limit(">=", 0.6)
 DURABLE = WriteConcern(w="majority", j=True)
-AT_THE_END = WriteConcern(w=1)  # which is as durable on a single server, once the last write is
 Documents = list[dict[str, Any]]
 
 
@@ -37,20 +36,18 @@ class Raw:
         indexes = [field for index in found.list_indexes() for field in index["key"] if field != "_id"]
         return list(found.find()), indexes
 
-    def seconds(self, documents: Documents, indexes: list[str], concern: WriteConcern = DURABLE) -> float:
-        """How long it takes to insert them into a new collection that has the indexes, with a durable write last."""
+    def seconds(self, documents: Documents, indexes: list[str]) -> float:
+        """How long it takes to insert them into a new collection that has the indexes."""
         name = f"raw{next(self._numbers)}"
         made = self._client[name]["rows"]
         for field in indexes:
             made.create_index(field)
-        *most, last = documents
-        batches = [most[at : at + self.batch] for at in range(0, len(most), self.batch)]
-        collection = made.with_options(write_concern=concern)
+        batches = [documents[at : at + self.batch] for at in range(0, len(documents), self.batch)]
+        collection = made.with_options(write_concern=DURABLE)
 
         def insert() -> None:
             for batch in batches:
                 collection.insert_many(batch, ordered=False)
-            made.with_options(write_concern=DURABLE).insert_one(last)
 
         took = seconds(insert)
         self._client.drop_database(name)
@@ -85,19 +82,12 @@ def measure(options: Options) -> Result:
             options.pick(5, 1),
             warm_up=0,  # the first import and the choice of the batch size were that
         )
-        loose = [number / raw.seconds(documents, indexes, AT_THE_END) for _ in range(options.pick(5, 1))]
         raw.close()
     note = f"{number:,} records of 8 fields, indexes on {', '.join(indexes)}; raw batches of {raw.batch:,}"
     row = Row(
         "record import", found.ratio(), LIMIT, ours=per_second(found.ours), peer=per_second(found.peer), note=note
     )
-    against_loose = Row(
-        "… against one sync at the end",
-        Spread.of([ours / peer for ours, peer in zip(found.ours, loose, strict=True)]),
-        peer=per_second(loose),
-        note="the batches with w: 1; nx-27017 else syncs once a document",
-    )
-    return Result("import", [row, against_loose], _settings())
+    return Result("import", [row], _settings())
 
 
 def _import(platform: Platform, dataset: str, file: Path) -> float:

@@ -13,6 +13,8 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
+from penstock.backing import nx_patches
+
 _ESTABLISHED = "01"
 Address = tuple[str, int]
 Client = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
@@ -56,9 +58,10 @@ def for_own_user(client: Client) -> Client:
 
 
 def main() -> None:
-    """Run nx-27017 with its arguments, guarded."""
+    """Run nx-27017 with its arguments, guarded and patched."""
     from nx_27017 import nx_27017  # type: ignore[import-untyped]
 
+    nx_patches.apply()
     listen = asyncio.start_server
 
     def guarded(client: Client, *arguments: Any, **options: Any) -> Any:
