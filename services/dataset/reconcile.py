@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 
@@ -17,7 +18,7 @@ RETRY_SECONDS = 2.0
 class Reconciler:
     """Visits what `find` names: one visit of a name at a time, at most `parallel` in all.
 
-    `wake` makes it look at once; it looks every two seconds anyway. A visit that fails is logged and repeated.
+    It looks every two seconds anyway, and after each visit. A visit that fails is logged and repeated.
     """
 
     def __init__(
@@ -33,20 +34,27 @@ class Reconciler:
         self._visit = visit
         self._parallel = asyncio.Semaphore(parallel)
         self._woken = asyncio.Event()
+        self._named: set[str] = set()
+        self._look = True
         self._running: dict[str, asyncio.Task[None]] = {}
 
-    def wake(self) -> None:
-        """Look for work now."""
+    def wake(self, key: str) -> None:
+        """Visit `key` now: there is something to do."""
+        self._named.add(key)
         self._woken.set()
 
     async def run(self) -> None:
         """Look and work for ever."""
+        looked = 0.0
         try:
             while True:
                 self._woken.clear()
-                for key in await self._find():
-                    if key not in self._running:
-                        self._running[key] = asyncio.create_task(self._work(key))
+                while self._named:
+                    self._begin(self._named.pop())
+                if self._look or time.monotonic() - looked >= SWEEP_SECONDS:
+                    self._look, looked = False, time.monotonic()
+                    for key in await self._find():
+                        self._begin(key)
                 with suppress(TimeoutError):
                     async with asyncio.timeout(SWEEP_SECONDS):  # wait_for may swallow a cancellation
                         await self._woken.wait()
@@ -54,6 +62,10 @@ class Reconciler:
             for task in self._running.values():
                 task.cancel()
             await asyncio.gather(*self._running.values(), return_exceptions=True)
+
+    def _begin(self, key: str) -> None:
+        if key not in self._running:
+            self._running[key] = asyncio.create_task(self._work(key))
 
     async def _work(self, key: str) -> None:
         try:
@@ -64,4 +76,5 @@ class Reconciler:
             await asyncio.sleep(RETRY_SECONDS)
         finally:
             del self._running[key]
-            self.wake()
+            self._look = True
+            self._woken.set()

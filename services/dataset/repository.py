@@ -5,12 +5,13 @@ from __future__ import annotations
 import hashlib
 from collections.abc import AsyncIterator, Iterable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 from urllib.parse import quote
 
 from penstock import names
 from penstock.errors import NotFound
-from penstock.store import Aggregates, Database, Page, Rows, RowUpdate, Span, Stored, format_time, parse_time
+from penstock.store import Aggregates, Database, Page, Rows, Span, Stored, format_time, parse_time
 from services.dataset.imports import Import
 from services.dataset.model import CURRENT, Dataset, Draft, Edit, Version
 
@@ -202,15 +203,12 @@ class Repository:
 
     async def close(self, dataset: str, superseded: Iterable[tuple[str, Edit | None]], version: int) -> None:
         """End revisions (id, and the edit if it removes the record) that are still current, with `version`."""
-        closes = [
-            RowUpdate(
-                id,
-                expect={"to": CURRENT},
-                set={"to": version} if removal is None else {"to": version, "removal": edit_document(removal)},
-            )
-            for id, removal in superseded
-        ]
-        await self.revisions(dataset).update_many(closes)
+        by_removal: dict[Edit | None, list[str]] = {}
+        for id, removal in superseded:
+            by_removal.setdefault(removal, []).append(id)
+        for removal, ids in by_removal.items():
+            ended = {"to": version} if removal is None else {"to": version, "removal": edit_document(removal)}
+            await self.revisions(dataset).update_all(ids, expect={"to": CURRENT}, set=ended)
 
 
 def _row(revision: Revision) -> dict[str, Any]:
@@ -230,8 +228,9 @@ def revision_of(row: dict[str, Any]) -> Revision:
     return Revision(row["key"], row["from"], row["to"], row["data"], edit_of(row["edit"]), removal)
 
 
+@lru_cache(64)
 def edit_document(edit: Edit) -> dict[str, str]:
-    """An edit as it is stored, everywhere."""
+    """An edit as it is stored, everywhere; do not change what you get: many records have the same."""
     return {
         "author": edit.author,
         "time": format_time(edit.time),

@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from pymongo import DeleteMany, ReplaceOne, UpdateOne
+from pymongo import DeleteMany, ReplaceOne, UpdateMany, UpdateOne
 from pymongo.errors import BulkWriteError
 
 from penstock.errors import InvalidArgument
@@ -174,6 +174,15 @@ class Rows:
         operations = [UpdateOne(*self._update(update)) for update in updates]
         return sum([(await self._bulk(operations[at : at + BATCH]))[0] for at in range(0, len(operations), BATCH)])
 
+    async def update_all(self, ids: Sequence[str], *, expect: Mapping[str, Any], set: Mapping[str, Any]) -> int:
+        """The same compare-and-set of many rows; returns how many changed (too few after a lost connection)."""
+        await self._ensure()
+        known, changes, operations = self._expected(expect), self._changes(set, ()), []
+        for at in range(0, len(ids), MAX_IN):
+            some = [encode_id(id) for id in ids[at : at + MAX_IN]]
+            operations.append(UpdateMany({"_id": {"$in": some}, **known}, changes))
+        return (await self._bulk(operations))[0]
+
     async def upsert(self, id: str, document: Mapping[str, Any]) -> None:
         """Store a row, replacing one with this id."""
         await self.upsert_many([{**document, "_id": id}])
@@ -237,21 +246,27 @@ class Rows:
         return row
 
     def _update(self, update: RowUpdate) -> tuple[Document, Document]:
-        for name, value in update.expect.items():
+        return {"_id": encode_id(update.id), **self._expected(update.expect)}, self._changes(update.set, update.unset)
+
+    def _expected(self, fields: Mapping[str, Any]) -> Document:
+        for name, value in fields.items():
             if name not in self._indexed and not isinstance(value, bool | int):
                 raise ValueError(f"{self.name}: only indexed fields and whole numbers can be expected, not '{name}'")
-        if "_id" in update.set:
+        return self._encode_fields(fields)
+
+    def _changes(self, set: Mapping[str, Any], unset: Sequence[str]) -> Document:
+        if "_id" in set:
             raise InvalidArgument("The id of a row cannot be changed.")
         changes: Document = {}
-        if settled := self._encode_fields(update.set):
+        if settled := self._encode_fields(set):
             changes["$set"] = settled
         # Setting None and unsetting are the same; an update without any operator is refused by some servers.
-        absent = [*update.unset, *(name for name, value in update.set.items() if value is None)]
+        absent = [*unset, *(name for name, value in set.items() if value is None)]
         if absent:
             changes["$unset"] = dict.fromkeys(absent, "")
         if not changes:
             raise InvalidArgument("An update must set or unset something.")
-        return {"_id": encode_id(update.id), **self._encode_fields(update.expect)}, changes
+        return changes
 
 
 def _duplicates(error: BulkWriteError) -> int:

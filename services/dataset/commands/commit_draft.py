@@ -13,7 +13,7 @@ MAX_MESSAGE = 4096
 
 
 async def commit_draft(
-    repository: Repository, name: str, message: str, committer: str, request: str, wake: Callable[[], None]
+    repository: Repository, name: str, message: str, committer: str, request: str, wake: Callable[[str], None]
 ) -> Stored[Draft]:
     """Step (a) of a commit. Raises NotFound, FailedPrecondition (frozen already, no changes), InvalidArgument."""
     if not message.strip() or len(message) > MAX_MESSAGE:
@@ -22,7 +22,7 @@ async def commit_draft(
     stored = await repository.drafts.change(
         name, lambda draft: draft.freeze(message, committer, cause, now()), request_id=request or None
     )
-    wake()
+    wake(stored.value.dataset)
     return stored
 
 

@@ -20,12 +20,12 @@ MAX_SIZE = 1 << 40
 
 @dataclass(frozen=True)
 class Imports:
-    """The use cases; `wake` tells the importer that there is something to do."""
+    """The use cases; `wake` tells the importer which import has something to do."""
 
     repository: Repository
     objects: ObjectStore
     signals: Signals
-    wake: Callable[[], None]
+    wake: Callable[[str], None]
 
     async def create(self, spec: Import, request: str) -> Stored[Import]:
         """Begin an import; the same request again gives the one there is, with the bytes it has received."""
@@ -62,7 +62,7 @@ class Imports:
         stored = await self.repository.imports.change(name, received)
         self.signals.notify(name)
         if stored.value.active:
-            self.wake()
+            self.wake(name)
         return stored
 
     async def cancel(self, name: str) -> Stored[Import]:

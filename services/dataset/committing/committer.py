@@ -30,7 +30,7 @@ PASSING = (Conflict, Unavailable, ResourceExhausted)
 
 
 class Committer:
-    """Commits. `visit` does all there is to do for one dataset; `committed` is called after each version."""
+    """Commits. `visit` does all there is to do for one dataset; `committed` is called with it after each version."""
 
     def __init__(
         self,
@@ -38,7 +38,7 @@ class Committer:
         objects: ObjectStore,
         planner: Planner,
         signals: Signals,
-        committed: Callable[[], None],
+        committed: Callable[[str], None],
     ) -> None:
         self._committed = committed
         self._repository = repository
@@ -59,7 +59,7 @@ class Committer:
             queue = await self._repository.queue(name)
             dataset = await self._repository.datasets.get(name)
             if dataset.value.committing is not None:
-                await self.roll_forward(dataset.value)
+                await self.roll_forward(dataset)
             elif not queue:
                 return
             else:
@@ -92,14 +92,15 @@ class Committer:
             stored = await self.decide(dataset, dataset.value.begin(plan.number, digest, plan.draft))
         except Conflict:
             return
-        await self.roll_forward(stored.value, plan)
+        await self.roll_forward(stored, plan)
 
     async def decide(self, dataset: Stored[Dataset], begun: Dataset) -> Stored[Dataset]:
         """Step (c), which makes this plan the one of its number. Raises Conflict if anything came between."""
         return await self._repository.datasets.save(dataset, begun)
 
-    async def roll_forward(self, dataset: Dataset, plan: Plan | None = None) -> None:
+    async def roll_forward(self, stored: Stored[Dataset], plan: Plan | None = None) -> None:
         """Steps (d) and (e), from the plan alone."""
+        dataset = stored.value
         committing = dataset.committing
         assert committing is not None
         if plan is None:
@@ -121,25 +122,22 @@ class Committer:
             await self._repository.versions.create(version.name, version)
         except AlreadyExists:
             log.debug("version was written before", version=version.name)
-        await self.publish(plan, committing.plan)
+        await self.publish(stored, plan, committing.plan)
         await self._settle(plan.draft, plan.commit, plan.number)
         self._signals.notify(dataset.name)
-        self._committed()
+        self._committed(dataset.name)
 
-    async def publish(self, plan: Plan, digest: str) -> None:
+    async def publish(self, stored: Stored[Dataset], plan: Plan, digest: str) -> None:
         """Step (e): the head moves and the event is written, in one compare-and-set."""
         token = current_cause.set(plan.cause)
         try:
-            while True:
-                stored = await self._repository.datasets.get(plan.dataset)
-                committing = stored.value.committing
-                if committing is None or committing.plan != digest:
-                    return  # somebody else was here first
+            while (committing := stored.value.committing) is not None and committing.plan == digest:
                 try:
                     await self._repository.datasets.save(stored, plan.published(stored.value), [_event(plan)])
                 except Conflict:
-                    continue
-                return
+                    stored = await self._repository.datasets.get(plan.dataset)  # somebody else may have been first
+                else:
+                    return
         finally:
             current_cause.reset(token)
 

@@ -27,7 +27,7 @@ class _Cancelled(Exception):
 
 
 class Importer:
-    """Does what there is to do for one import. `commit` is told that a draft was frozen."""
+    """Does what there is to do for one import. `commit` is told of which dataset a draft was frozen."""
 
     def __init__(
         self,
@@ -35,7 +35,7 @@ class Importer:
         objects: ObjectStore,
         drafts: DraftLog,
         signals: Signals,
-        commit: Callable[[], None],
+        commit: Callable[[str], None],
     ) -> None:
         self._repository = repository
         self._objects = objects
@@ -106,7 +106,7 @@ class Importer:
         await self._repository.edits.insert([batch.row(batch_id(draft.log, 0, 0))])
         with suppress(AlreadyExists):  # this import was here before
             await self._repository.drafts.create(draft.name, draft)
-        self._commit()
+        self._commit(spec.dataset)
 
     async def await_version(self, spec: Import) -> None:
         """End the import as its draft ends."""

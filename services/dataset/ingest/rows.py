@@ -8,7 +8,7 @@ from typing import Protocol
 
 from penstock import names
 from penstock.errors import InvalidArgument, PenstockError
-from services.dataset.values import BadValue, Cleaner, Record, key_text
+from services.dataset.values import BadValue, Cleaner, Record, encode, key_text
 
 
 class BadFile(InvalidArgument):
@@ -46,7 +46,7 @@ def make_row(place: int, record: Record, key_field: str, cleaner: Cleaner, where
             known = ", ".join(clean)[:1000] or "(none)"
             raise BadFile(f"{where}: the key field '{key_field}' is missing; the fields are {known}.")
         key = names.check_key(key_text(clean[key_field]), key_field)
-        return Row(place, key, cleaner.text(clean))
+        return Row(place, key, encode(clean))
     except BadValue as error:
         raise BadFile(f"{where}: field '{error.path or key_field}': {error.problem}.") from error
     except BadFile:

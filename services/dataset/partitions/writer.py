@@ -74,7 +74,7 @@ class Manifests:
     """Manifests for readers."""
 
     def __init__(
-        self, repository: Repository, objects: ObjectStore, signals: Signals, wake: Callable[[], None]
+        self, repository: Repository, objects: ObjectStore, signals: Signals, wake: Callable[[str], None]
     ) -> None:
         self._repository = repository
         self._objects = objects
@@ -103,7 +103,7 @@ class Manifests:
                     return version.manifest, await self.load(version.manifest)
                 if not wait:
                     return None
-                self._wake()
+                self._wake(dataset.id)
                 with suppress(TimeoutError):
                     async with asyncio.timeout(0.2):  # wait_for may swallow a cancellation
                         await changed.wait()

@@ -57,7 +57,7 @@ async def edit(datasets: Datasets, name: str, draft: str, request: str, **values
 
 
 async def freeze(datasets: Datasets, name: str, draft: str, request: str) -> None:
-    await commit_draft(datasets.repository, f"{name}/drafts/{draft}", "m", "ana", request, lambda: None)
+    await commit_draft(datasets.repository, f"{name}/drafts/{draft}", "m", "ana", request, lambda _: None)
 
 
 async def settle(datasets: Datasets, name: str) -> None:

@@ -61,6 +61,19 @@ async def test_keys_that_look_like_dates_are_told_apart(database: Database) -> N
     assert set(await rows.get_many(keys)) == set(keys[2:])
 
 
+async def test_the_same_update_of_many_rows_leaves_out_those_that_are_not_as_expected(database: Database) -> None:
+    rows = metrics(database)
+    ids = [f"r/{n}" for n in range(250)]
+    await rows.insert([{"_id": id, "from": 1, "to": OPEN if n % 2 else 7} for n, id in enumerate(ids)])
+    removal = {"author": "ana"}
+    assert await rows.update_all([*ids, "nobody"], expect={"to": OPEN}, set={"to": 9, "removal": removal}) == 125
+    assert await rows.update_all(ids, expect={"to": OPEN}, set={"to": 10}) == 0
+    found = await rows.get_many(ids)
+    assert [found[id]["to"] for id in ids] == [9 if n % 2 else 7 for n in range(250)]
+    assert [id for id in ids if found[id].get("removal") == removal] == ids[1::2]
+    assert await rows.update_all([], expect={"to": OPEN}, set={"to": 10}) == 0
+
+
 async def test_an_update_needs_all_that_it_expects(database: Database) -> None:
     rows = metrics(database)
     await rows.insert([{"_id": "a", "run": "r", "from": 1, "to": OPEN, "note": "x"}])
