@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from neosqlite import Connection
-from neosqlite.collection.query_helper import QueryHelper
+from neosqlite import Connection  # type: ignore[import-untyped]
+from neosqlite.collection.query_helper import QueryHelper  # type: ignore[import-untyped]
 
 from penstock.backing.nx_patches import indexed
 
