@@ -33,6 +33,7 @@ def cause_of(event: Event) -> Cause:
         data=_whole_body(event) if own else dict(event.data),
         correlation_id=event.correlation_id or event.id,
         traceparent=event.traceparent,
+        causation_id=event.causation_id,
     )
 
 
@@ -64,9 +65,9 @@ def cause_document(cause: Cause) -> dict[str, Any]:
 
 
 @contextmanager
-def chain_of(cause: Cause) -> Iterator[None]:
-    """Make what is done within the block part of a cause's chain."""
-    token = current_cause.set(Chain(cause.correlation_id, cause.key, cause.traceparent))
+def caused_by(cause: Cause, event: str = "") -> Iterator[None]:
+    """Make what is done within the block part of a cause's chain: caused by `event` of it, or by itself."""
+    token = current_cause.set(Chain(cause.correlation_id, event or cause.key, cause.traceparent))
     try:
         yield
     finally:

@@ -24,7 +24,7 @@ from penstock.rpc.channels import on_behalf_of
 from penstock.store import Stored, now
 from services.pipeline import expressions
 from services.pipeline.actions import Action, StepFailed
-from services.pipeline.causes import chain_of, event_variables
+from services.pipeline.causes import caused_by, event_variables
 from services.pipeline.model import PipelineRun, RunState, StepRun, StepState
 from services.pipeline.repository import Repository
 
@@ -86,7 +86,7 @@ class Driver:
                     return
                 run = stored.value
                 try:
-                    with chain_of(run.causes[-1]), on_behalf_of(run.project, run.author):
+                    with caused_by(run.causes[-1], f"{run.name}@1"), on_behalf_of(run.project, run.author):
                         await self._advance(stored)
                 except (Unavailable, Conflict) as error:
                     log.info("%s waits: %s", name, error)

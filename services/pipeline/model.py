@@ -107,6 +107,7 @@ class Cause:
     data: Mapping[str, Any]
     correlation_id: str
     traceparent: str = ""
+    causation_id: str = ""
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ from services.pipeline.actions import actions
 from services.pipeline.commands import Pipelines
 from services.pipeline.driver import Driver
 from services.pipeline.events_servicer import EventServicer
+from services.pipeline.recurrence import Recurrence
 from services.pipeline.repository import Repository
 from services.pipeline.servicer import PipelineServicer
 from services.pipeline.trigger import Triggers
@@ -26,7 +27,7 @@ def build(context: Context) -> Service:
     database = context.database()
     repository = Repository(database)
     windows = Windows(repository)
-    triggers = Triggers(repository, windows)
+    triggers = Triggers(repository, windows, Recurrence(repository, context.fetch_history))
     driver = Driver(repository, actions(context.channels), windows.begun)
     pipelines = PipelineServicer(Pipelines(repository, windows.begun), Freshness(database, consumers.NAME))
     return Service(

@@ -16,6 +16,7 @@ from services.pipeline import expressions
 from services.pipeline.causes import cause_of, event_variables
 from services.pipeline.ledger import Decision, digest
 from services.pipeline.model import Cause, Outcome, Pipeline, Window, run_name
+from services.pipeline.recurrence import Recurrence
 from services.pipeline.repository import Repository
 from services.pipeline.windows import Windows
 
@@ -26,6 +27,7 @@ class Triggers:
 
     repository: Repository
     windows: Windows
+    recurrence: Recurrence
 
     async def handle(self, event: Event) -> None:
         """Look at one event for every pipeline that waits for its type."""
@@ -67,28 +69,10 @@ class Triggers:
             return Outcome.FAILED, error.message
         if not passes:
             return Outcome.FILTERED, f"the filter does not hold: {trigger.filter}"
-        recurrences = await self._recurrences(pipeline, cause)
+        recurrences = await self.recurrence.count(pipeline, cause)
         if recurrences >= pipeline.max_recurrence:
-            return Outcome.STOPPED, f"the pipeline ran {recurrences} times in the chain that led to this event already"
+            return Outcome.STOPPED, f"{recurrences} runs of this pipeline led to this event already"
         return Outcome.DEBOUNCED, "waits with others" if trigger.quiet is not None else "about to run"
-
-    async def _recurrences(self, pipeline: Pipeline, cause: Cause) -> int:
-        """Runs of the pipeline in the ancestry of a cause: those of its chain, and of the chains of their causes.
-
-        Counted no further than it matters.
-        """
-        seen: set[str] = set()
-        waiting, count = [cause.correlation_id], 0
-        while waiting and count < pipeline.max_recurrence:
-            chain = waiting.pop()
-            if chain in seen:
-                continue
-            seen.add(chain)
-            for stored in await self.repository.runs_of_chain(pipeline.project, chain):
-                run = stored.value
-                count += run.pipeline == pipeline.name and not any(c.key == cause.key for c in run.causes)
-                waiting += [c.correlation_id for c in run.causes]
-        return count
 
     async def _fire(self, pipeline: Pipeline, cause: Cause, window_id: str) -> None:
         """Without a debounce: a window of its own, fired from the beginning."""

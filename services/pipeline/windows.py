@@ -12,7 +12,7 @@ from penstock import names
 from penstock.errors import AlreadyExists, Conflict, NotFound
 from penstock.events import NewEvent
 from penstock.store import Stored, now
-from services.pipeline.causes import chain_of
+from services.pipeline.causes import caused_by
 from services.pipeline.model import Cause, Outcome, Pipeline, Window, begin, run_name
 from services.pipeline.repository import Repository
 
@@ -84,5 +84,5 @@ class Windows:
     async def _create_run(self, pipeline: Pipeline, name: str, causes: Sequence[Cause]) -> None:
         run = begin(pipeline, names.parse(name).id, causes, now())
         data = {"run": run.name, "pipeline": pipeline.name, "causes": [cause.key for cause in causes]}
-        with chain_of(causes[-1]), suppress(AlreadyExists):  # begun before a restart, or by another process
+        with caused_by(causes[-1]), suppress(AlreadyExists):  # begun before a restart, or by another process
             await self.repository.runs.create(run.name, run, [NewEvent("pipeline.run.started", data)])

@@ -23,6 +23,7 @@ from services.pipeline.actions import actions
 from services.pipeline.commands import Pipelines
 from services.pipeline.driver import Driver
 from services.pipeline.model import Pipeline, PipelineRun, Step, Trigger
+from services.pipeline.recurrence import Recurrence
 from services.pipeline.repository import Repository
 from services.pipeline.trigger import Triggers
 from services.pipeline.windows import Windows
@@ -55,6 +56,7 @@ class PipelinePlatform:
 
     database: Database
     fakes: Fakes = field(default_factory=Fakes)
+    history: dict[str, list[Event]] = field(default_factory=dict)  # what other services' events are, by resource
     addresses: dict[str, str] = field(default_factory=dict)
     tokens: Tokens = field(default_factory=lambda: Tokens(Keys.generate()))
     _server: Server | None = None
@@ -82,7 +84,17 @@ class PipelinePlatform:
         windows = Windows(repository)
         driver = Driver(repository, actions(self._channels), windows.begun)
         pipelines = Pipelines(repository, windows.begun)
-        return Instance(repository, Triggers(repository, windows), windows, driver, pipelines)
+        return Instance(
+            repository,
+            Triggers(repository, windows, Recurrence(repository, self.fetch_history)),
+            windows,
+            driver,
+            pipelines,
+        )
+
+    async def fetch_history(self, resource: str, after: int) -> list[Event]:
+        """The events of a resource, as their owner answers them."""
+        return [event for event in self.history.get(resource, []) if event.sequence > after]
 
     async def close(self) -> None:
         """End it."""

@@ -147,15 +147,6 @@ async def chained(instance: Instance, count: int, chain: str = "loop", start: in
         await instance.triggers.handle(committed(number, chain=chain))
 
 
-async def test_a_pipeline_that_recurs_in_its_own_ancestry_stops(instance: Instance) -> None:
-    await store(instance, pipeline(max_recurrence=2))
-    await chained(instance, 4)
-    assert [outcome for _, outcome in await decisions(instance)] == ["FIRED", "FIRED", "STOPPED", "STOPPED"]
-    assert len(await runs(instance)) == 2
-    await instance.triggers.handle(committed(9, chain="another"))
-    assert len(await runs(instance)) == 3
-
-
 async def test_runs_of_other_pipelines_in_the_chain_do_not_count(instance: Instance) -> None:
     await store(instance, pipeline(max_recurrence=1))
     await store(instance, pipeline("other", max_recurrence=1))

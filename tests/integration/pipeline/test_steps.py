@@ -95,7 +95,7 @@ async def test_steps_act_on_behalf_of_the_author_in_the_chain_of_the_last_cause(
     (made,) = platform.fakes.desk.made
     assert made.actor == "ann"
     assert made.cause.correlation_id == "chain-1"
-    assert made.cause.causation_id == "projects/vision/datasets/digits@1"
+    assert made.cause.causation_id == f"{name}@1"
 
 
 async def test_a_metric_that_is_a_whole_number_stays_a_number_one_can_calculate_with(
