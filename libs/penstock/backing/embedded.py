@@ -11,6 +11,7 @@ import json
 import stat
 import sys
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from importlib import resources
 from pathlib import Path
 
@@ -29,6 +30,7 @@ from penstock.runtime.settings import inherited
 SERVICES = ("project", "dataset", "training", "tuning", "evaluation", "serving", "pipeline", "lineage")
 PROCESS = "services"
 SUPERVISOR = "supervisor"
+_ENDPOINTS_WITHIN = 20.0  # seconds
 # A service may publish its own events; pipeline also sends on what programs outside publish by gRPC and REST.
 _ALSO_PUBLISHES: Mapping[str, tuple[str, ...]] = {"pipeline": ("penstock.*.external.>",)}
 # The services need no more of the environment than this, and jobs get even less.
@@ -85,6 +87,9 @@ class Embedded:
         await self.start_services()
         progress("starting the edge")
         await self.start_envoy()
+        if self.edge.http_ports():
+            progress("starting the models that were served")
+            await self._endpoints_answer()
 
     def supervise(self, supervisor: Supervisor) -> None:
         """Have every part restarted when it dies."""
@@ -97,6 +102,17 @@ class Embedded:
         process = ManagedProcess.ensure(self.home, PROCESS, self._program)
         await wait_ready(process, lambda: self._services_ready(process), timeout=60, interval=0.03)
         return process
+
+    async def _endpoints_answer(self) -> None:
+        """Wait for the endpoints of an earlier start, but no longer than a while: one must not hold up the others."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_ENDPOINTS_WITHIN):
+                while not await self._models_ready():  # noqa: ASYNC110 (other processes)
+                    await asyncio.sleep(0.05)
+
+    async def _models_ready(self) -> bool:
+        # Read anew each time: the serving service may start one on another port.
+        return all(await asyncio.gather(*(http_ok(port, "/v2/health/ready") for port in self.edge.http_ports())))
 
     async def start_envoy(self) -> ManagedProcess:
         """Write the edge's base configuration and adopt Envoy or start it."""

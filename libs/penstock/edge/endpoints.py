@@ -79,6 +79,16 @@ class EndpointFiles:
             for socket in [host["endpoint"]["address"]["socket_address"]]
         )
 
+    def http_ports(self) -> frozenset[int]:
+        """The HTTP ports of all members on this machine that take requests, of all endpoints."""
+        return frozenset(
+            int(host["endpoint"]["address"]["socket_address"]["port_value"])
+            for file in self._member_files()
+            if clusters.cluster_of(file).endswith("/http") and not clusters.is_revision(clusters.cluster_of(file))
+            for host in read(file)["resources"][0]["endpoints"][0]["lb_endpoints"]
+            if host["health_status"] == "HEALTHY"
+        )
+
     def _write_members(
         self, key: EndpointKey, revision: int | None, members: Sequence[Member], generation: int
     ) -> None:

@@ -197,3 +197,11 @@ def test_more_endpoints_than_envoy_can_watch_are_refused(
     assert edge.endpoints() == {("alpha", "first")}
     edge.set_endpoint("alpha", "first", [ONE])
     edge.set_revision_cluster("alpha", "first", ONE)
+
+
+def test_the_ports_that_take_requests_are_those_of_members_with_a_weight(edge: Edge) -> None:
+    assert edge.http_ports() == frozenset()
+    edge.set_endpoint("alpha", "clf", [ONE, Member(2, 2001, 2002, weight=0)])
+    edge.set_endpoint("beta", "clf", [Member(1, 3001, 3002)])
+    edge.set_revision_cluster("alpha", "clf", Member(3, 4001, 4002))
+    assert edge.http_ports() == {1001, 3001}
