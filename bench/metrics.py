@@ -23,8 +23,13 @@ from penstock.runner.reporter import GrpcReporter, Point
 
 BATCH = 1_000
 LIMITS = {1: Limit(">=", 15), 4: Limit(">=", 4)}
-# MLflow's server and client else ask servers outside for news.
-_QUIET = {"MLFLOW_DISABLE_TELEMETRY": "true", "DO_NOT_TRACK": "true"}
+# MLflow's server and client else ask servers outside for news; and its job runner, which nothing here asks for, takes
+# time and leaves a folder in /dev/shm.
+_QUIET = {
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "DO_NOT_TRACK": "true",
+    "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
+}
 
 
 class Reporters:
