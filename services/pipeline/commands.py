@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import TypeAlias
 
 from penstock import names
-from penstock.errors import AlreadyExists, InvalidArgument, NotFound
+from penstock.errors import AlreadyExists, Conflict, InvalidArgument, NotFound
 from penstock.events import EVENT_TYPES, NewEvent
 from penstock.events.registry import PREFIX, short_type
 from penstock.store import Stored, now
@@ -16,6 +18,7 @@ from services.pipeline.model import DEFAULT_RECURRENCE, Pipeline, PipelineRun, S
 from services.pipeline.repository import Repository
 
 MAX_STEPS = 50
+Changed: TypeAlias = Pipeline | tuple[Pipeline, list[NewEvent]]
 
 
 def validate(pipeline: Pipeline) -> Pipeline:
@@ -80,11 +83,14 @@ class Pipelines:
     repository: Repository
     wake: asyncio.Event
 
-    async def apply(self, spec: Pipeline, *, allow_missing: bool) -> Stored[Pipeline]:
-        """Create or change a pipeline; the same again changes nothing. Raises NotFound without `allow_missing`."""
+    async def apply(self, spec: Pipeline, *, allow_missing: bool, etag: str = "") -> Stored[Pipeline]:
+        """Create or change a pipeline; the same again changes nothing. Raises NotFound without `allow_missing`.
+
+        With the `etag` of what the change was made over: raises Conflict if it is another one by now.
+        """
         spec = validate(spec)
 
-        def transition(stored: Pipeline) -> Pipeline | tuple[Pipeline, list[NewEvent]]:
+        def transition(stored: Pipeline) -> Changed:
             same = replace(
                 spec,
                 generation=stored.generation,
@@ -97,6 +103,8 @@ class Pipelines:
             changed = replace(spec, generation=stored.generation + 1, create_time=stored.create_time, update_time=now())
             return changed, [_applied(changed)]
 
+        if etag:
+            return await self._apply_over(spec.name, etag, transition)
         try:
             return await self.repository.pipelines.change(spec.name, transition)
         except NotFound:
@@ -106,6 +114,16 @@ class Pipelines:
             return await self.repository.pipelines.create(spec.name, spec, [_applied(spec)])
         except AlreadyExists:
             return await self.repository.pipelines.change(spec.name, transition)
+
+    async def _apply_over(self, name: str, etag: str, transition: Callable[[Pipeline], Changed]) -> Stored[Pipeline]:
+        stored = await self.repository.pipelines.get(name)
+        if stored.etag != etag:
+            raise Conflict(f"{name} was changed since you read it: read it again, and make the change over that.")
+        outcome = transition(stored.value)
+        if outcome is stored.value:
+            return stored
+        value, events = outcome if isinstance(outcome, tuple) else (outcome, [])
+        return await self.repository.pipelines.save(stored, value, events)
 
     async def delete(self, name: str) -> None:
         """Delete a pipeline. Its runs and decisions stay."""

@@ -173,7 +173,9 @@ class PipelineServicer(PipelineServiceServicer):
 
     async def UpdatePipeline(self, request: pb.UpdatePipelineRequest, context: Context) -> pb.Pipeline:
         spec = pipeline_from(request.pipeline, caller().actor)
-        return pipeline_to(await self._pipelines.apply(spec, allow_missing=request.allow_missing))
+        return pipeline_to(
+            await self._pipelines.apply(spec, allow_missing=request.allow_missing, etag=request.pipeline.etag)
+        )
 
     async def GetPipeline(self, request: pb.GetPipelineRequest, context: Context) -> pb.Pipeline:
         return pipeline_to(await self._repository.pipelines.get(str(names.parse(request.name, kind="pipeline"))))

@@ -21,7 +21,7 @@ from penstock.api.event.v1.events_pb2 import Event as EventMessage
 from penstock.api.pipeline.v1 import pipeline_service_pb2 as pb
 from penstock.api.pipeline.v1.pipeline_service_pb2_grpc import PipelineServiceStub
 from penstock.backing.stack import Stack
-from penstock.errors import InvalidArgument, NotFound, PermissionDenied
+from penstock.errors import Conflict, InvalidArgument, NotFound, PermissionDenied
 from penstock.events.credentials import external_permissions, inbox_prefix
 from penstock.rpc.structs import to_struct
 from services.pipeline.service import build
@@ -120,6 +120,20 @@ async def test_applying_the_same_again_changes_nothing(api: Api) -> None:
     assert again == first
     changed = await api.apply(paused=True)
     assert (changed.generation, changed.create_time) == (2, first.create_time)
+
+
+async def test_a_change_over_what_somebody_else_changed_is_refused(api: Api) -> None:
+    read = await api.apply()
+    changed = await api.apply(paused=True)
+    with pytest.raises(Conflict, match="changed since you read it"):
+        await api.apply(spec=read)
+    again = await api.apply(spec=pb.Pipeline(**{**_fields(changed), "paused": False}))
+    assert (again.generation, again.paused) == (3, False)
+    assert (await api.apply(spec=again)) == again
+
+
+def _fields(message: pb.Pipeline) -> dict[str, Any]:
+    return {field.name: value for field, value in message.ListFields()}
 
 
 async def test_a_pipeline_is_made_only_where_that_is_wanted(api: Api) -> None:

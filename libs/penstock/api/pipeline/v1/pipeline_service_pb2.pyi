@@ -127,6 +127,7 @@ class Pipeline(google.protobuf.message.Message):
     generation: builtins.int
     author: builtins.str
     etag: builtins.str
+    """Of what was read. An update that gives it is refused (ABORTED) if somebody changed the pipeline since (AIP-154)."""
     sequence: builtins.int
     @property
     def trigger(self) -> Global___Trigger: ...
