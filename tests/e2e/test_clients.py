@@ -119,10 +119,15 @@ async def test_a_publisher_that_knows_the_asyncapi_file_and_its_user_triggers_a_
         "steps: [{id: train, train: {dataset: fruit@1, algorithm: logistic-regression}}]\n"
     )
     await asyncio.to_thread(served.run, "pipeline", "apply", "-f", str(pipeline))
+    create = ("admin", "publisher", "create", "lab", "--output", "json", "--to")
+    nowhere = str(tmp_path / "missing" / "lab.creds")
+    await asyncio.to_thread(served.run, *create, nowhere, code=2)  # nothing was made that would now be lost
     credentials = tmp_path / "lab.creds"
-    made = await asyncio.to_thread(
-        served.run, "admin", "publisher", "create", "lab", "--to", str(credentials), "--output", "json"
-    )
+    credentials.write_text("older, and open to all")
+    credentials.chmod(0o644)
+    made = await asyncio.to_thread(served.run, *create, str(credentials))
+    assert credentials.stat().st_mode & 0o777 == 0o600
+    assert credentials.read_text().startswith("-----BEGIN NATS USER JWT")
     document = yaml.safe_load((ROOT / "docs" / "asyncapi.yaml").read_text())
     address = next(c["address"] for c in document["channels"].values() if ".external." in c["address"])
     subject = address.replace("{project}", "default").replace("{source}", "lab").replace("{event}", "measured")

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
+from contextlib import nullcontext
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import click
 
@@ -102,6 +104,16 @@ def publisher() -> None:
     """NATS users that may publish events of their own, and nothing else."""
 
 
+def _private(path: Path) -> TextIO:
+    """A file that nobody else may read, opened to be written."""
+    try:
+        file = open(path, "a", encoding="utf-8", opener=lambda name, flags: os.open(name, flags, 0o600))  # noqa: SIM115
+        os.fchmod(file.fileno(), 0o600)
+    except OSError as error:
+        raise click.BadParameter(f"cannot write {path}: {error.strerror}", param_hint="--to") from error
+    return file
+
+
 @publisher.command("create")
 @click.argument("name")
 @click.option("--ttl", default="30d", show_default=True)
@@ -113,12 +125,13 @@ def create_publisher(session: Session, name: str, ttl: str, target: Path | None)
     from penstock.sdk.documents import parse_duration
 
     spec = pb.Publisher(ttl=parse_duration(ttl, "ttl"))
-    made = session.client.projects.CreatePublisher(
-        pb.CreatePublisherRequest(parent=session.client.project, publisher_id=name, publisher=spec)
-    )
-    if target is not None:
-        target.touch(mode=0o600)
-        target.write_text(made.credentials)
+    request = pb.CreatePublisherRequest(parent=session.client.project, publisher_id=name, publisher=spec)
+    # Opened first: credentials that were made and cannot be written would be lost.
+    with _private(target) if target else nullcontext() as file:
+        made = session.client.projects.CreatePublisher(request)
+        if file is not None:
+            file.truncate(0)
+            file.write(made.credentials)
     session.show(made, f"publish to {made.url}" + (f" with {target}" if target else f"\n{made.credentials}"))
 
 
