@@ -21,9 +21,9 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.neural_network import MLPClassifier
 
 from penstock.algorithms.classification import log_loss
+from penstock.algorithms.columns import Floats
 from penstock.algorithms.graph import ML_OPSET, OPSET
 from penstock.algorithms.parameters import Parameters
-from penstock.algorithms.tables import Floats
 
 Codes = npt.NDArray[np.int64]
 Report = Callable[[str, float, int], None]

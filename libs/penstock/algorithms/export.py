@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from penstock.algorithms.catalogue import Algorithm
+from penstock.algorithms.columns import Column, UsableColumn
 from penstock.algorithms.estimators import convert
 from penstock.algorithms.features import Features
 from penstock.algorithms.graph import build_model
@@ -20,7 +21,7 @@ from penstock.algorithms.inference import Array, OnnxModel, columns_to_inputs
 from penstock.algorithms.labels import Label, Labels
 from penstock.algorithms.model_writer import DEFAULT_TOLERANCE, write_model
 from penstock.algorithms.parameters import Parameters
-from penstock.algorithms.tables import Column, Table, UsableColumn
+from penstock.algorithms.tables import Table
 from penstock.errors import PenstockError
 
 _EXAMPLES = 16

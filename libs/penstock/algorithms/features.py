@@ -15,16 +15,16 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from penstock.algorithms.tables import (
+from penstock.algorithms.columns import (
     Column,
     Floats,
     MissingColumn,
     NumberColumn,
-    Table,
     TextColumn,
     UnusableColumn,
     UsableColumn,
 )
+from penstock.algorithms.tables import Table
 from penstock.errors import InvalidArgument
 
 OUTPUT_NAMES = ("label", "probabilities")

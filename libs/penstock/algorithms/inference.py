@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import onnxruntime
 
-from penstock.algorithms.tables import Column, MissingColumn, NumberColumn, TextColumn, UnusableColumn
+from penstock.algorithms.columns import Column, MissingColumn, NumberColumn, TextColumn, UnusableColumn
 from penstock.algorithms.tensors import Item, Tensor, TensorSpec
 from penstock.errors import InvalidArgument
 

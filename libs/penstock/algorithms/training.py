@@ -15,13 +15,14 @@ from threadpoolctl import threadpool_limits
 
 from penstock.algorithms.catalogue import Algorithm
 from penstock.algorithms.classification import log_loss
+from penstock.algorithms.columns import NumberColumn, UsableColumn
 from penstock.algorithms.estimators import TRAINERS, Log, Report, Sample, Trainer
 from penstock.algorithms.export import Data, Fitted, write_fitted
 from penstock.algorithms.features import Rows, fit_features, select_columns
 from penstock.algorithms.labels import Labels, check_trainable, read_labels
 from penstock.algorithms.metrics_log import MetricsLog
 from penstock.algorithms.parameters import Parameters
-from penstock.algorithms.tables import NumberColumn, UsableColumn, read_table
+from penstock.algorithms.tables import read_table
 from penstock.runtime.settings import JobEnvironment
 
 # Below this many numbers a second thread costs BLAS more than it brings (measured: 7x slower on 1,400 x 64).
