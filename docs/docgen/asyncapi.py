@@ -48,7 +48,7 @@ nats command.
 
 _INBOX = """\
 The user may subscribe to nothing but replies to its own requests, under an inbox prefix of its own:
-`_INBOX_{project}-{publisher}`, where {publisher} is the NAME that the credentials were minted for. Set it
+`_INBOX_{project}_{publisher}`, where {publisher} is the NAME that the credentials were minted for. Set it
 in the client (`inbox_prefix` in nats-py, `--inbox-prefix` of the nats command): with the default prefix
 the server refuses the subscription for replies, and a publish that waits for its acknowledgement times
 out.
@@ -131,7 +131,7 @@ def _external_channel() -> Document:
             "event": {"description": "What happened: one or more such tokens with dots between, such as `scan.done`."},
         },
         "x-nats-subject": "penstock.{project}.external.{source}.>",
-        "x-nats-inbox-prefix": "_INBOX_{project}-{publisher}",
+        "x-nats-inbox-prefix": "_INBOX_{project}_{publisher}",
     }
 
 

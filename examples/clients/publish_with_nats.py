@@ -19,7 +19,7 @@ async def publish(url: str, credentials: str, project: str, publisher: str) -> N
         url,
         user_credentials=credentials,
         # Replies come to a subject of this user's own; with another prefix the server refuses to listen.
-        inbox_prefix=f"_INBOX_{project}-{publisher}".encode(),
+        inbox_prefix=f"_INBOX_{project}_{publisher}".encode(),
     )
     headers = {
         "ce-specversion": "1.0",

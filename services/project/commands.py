@@ -67,7 +67,7 @@ class Projects:
         await self.repository.projects.get(names.build("project", project))
         ttl, at = check_ttl(ttl, "publisher.ttl"), now()
         stored = await self.repository.publishers.create(name, Publisher(name, project, at, at + ttl))
-        user = f"{project}-{publisher_id}"
+        user = f"{project}_{publisher_id}"  # ids hold no "_": no two users share an inbox
         return stored, mint(self.authority, user, external_permissions(user, project), ttl.total_seconds())
 
     async def record(self, entries: Iterable[dict[str, Any]]) -> None:

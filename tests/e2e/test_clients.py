@@ -133,7 +133,7 @@ async def test_a_publisher_that_knows_the_asyncapi_file_and_its_user_triggers_a_
     subject = address.replace("{project}", "default").replace("{source}", "lab").replace("{event}", "measured")
     assert "{" not in subject
     bus = await nats.connect(
-        json.loads(made)["url"], user_credentials=str(credentials), inbox_prefix=b"_INBOX_default-lab"
+        json.loads(made)["url"], user_credentials=str(credentials), inbox_prefix=b"_INBOX_default_lab"
     )
     headers = {
         "ce-specversion": "1.0", "ce-id": "m-1", "ce-source": "//lab", "ce-type": "com.example.measured",

@@ -232,7 +232,7 @@ async def test_a_publisher_publishes_outside_events_of_its_project_and_nothing_e
     made = boss.projects.CreatePublisher(request)
     path = tmp_path / "lab.creds"
     path.write_text(made.credentials)
-    inbox = f"_INBOX_safe-p{os.getpid()}".encode()
+    inbox = f"_INBOX_safe_p{os.getpid()}".encode()
     user = await NatsUser().connect(made.url, user_credentials=str(path), inbox_prefix=inbox)
     headers = {"ce-specversion": "1.0", "ce-id": "n-1", "ce-source": "//lab", "ce-type": "com.example.measured"}
     answer = await user.client.request("penstock.safe.external.lab.measured", b"{}", timeout=5, headers=headers)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import json
 import os
 import secrets
@@ -89,7 +90,7 @@ async def test_a_publisher_may_publish_outside_events_of_its_project_and_nothing
     async def note(error: Exception) -> None:
         refused.append(error)
 
-    prefix = inbox_prefix(f"{api.project}-camera").encode()
+    prefix = inbox_prefix(f"{api.project}_camera").encode()
     client = await nats.connect(made.url, user_credentials=str(file), inbox_prefix=prefix, error_cb=note)
     headers = {"ce-specversion": "1.0", "ce-id": "1", "ce-type": "a.b", "ce-source": "//c"}
     answer = await client.request(f"penstock.{api.project}.external.cam.x", b"{}", headers=headers, timeout=5)
@@ -101,6 +102,24 @@ async def test_a_publisher_may_publish_outside_events_of_its_project_and_nothing
     await client.flush()
     await eventually(lambda: enough(refused, 3))
     await client.close()
+
+
+async def test_publishers_of_two_projects_never_share_an_inbox(world: World) -> None:
+    """`a` + `b-c` and `a-b` + `c` would be one name, if a dash stood between."""
+    home = Api(world, "x", world.home_token()).api
+    first = "p" + secrets.token_hex(4)
+    heard = []
+    for project, publisher in ((first, "lab-camera"), (f"{first}-lab", "camera")):
+        await home.CreateProject(pb.CreateProjectRequest(project_id=project))
+        request = pb.CreatePublisherRequest(parent=f"projects/{project}", publisher_id=publisher)
+        heard.append(_heard((await home.CreatePublisher(request)).credentials))
+    assert heard[0] and heard[1] and heard[0].isdisjoint(heard[1])
+
+
+def _heard(credentials: str) -> set[str]:
+    """The subjects that the user of some credentials may subscribe to."""
+    claims = credentials.splitlines()[1].split(".")[1]
+    return set(json.loads(base64.urlsafe_b64decode(claims + "=="))["nats"]["sub"]["allow"])
 
 
 async def enough(refused: list[Exception], count: int) -> bool:
