@@ -35,7 +35,7 @@ def new_run(message: pb.Run, *, name: str, project: str, author: str, created: d
         resources=_resources(message.resources),
         model=message.model,
         base=message.base,
-        max_retries=message.max_retries or DEFAULT_RETRIES,
+        max_retries=message.max_retries if message.HasField("max_retries") else DEFAULT_RETRIES,
         labels=dict(message.labels),
         trial=message.trial,
         reason="waits for the files of its dataset version",

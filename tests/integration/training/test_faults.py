@@ -48,18 +48,19 @@ async def test_a_shim_that_is_killed_costs_an_attempt_and_nothing_else(
     assert not alive(command)
 
 
+@pytest.mark.parametrize("retries", [0, 1])
 async def test_a_run_whose_every_attempt_is_lost_fails_after_its_retries(
-    platform: TrainingPlatform, version: str
+    platform: TrainingPlatform, version: str, retries: int
 ) -> None:
     await platform.start()
     stub = platform.stub()
-    name = await platform.submit(stub, version, "echo begun; sleep 60", max_retries=1)
-    for attempt in (1, 2):
+    name = await platform.submit(stub, version, "echo begun; sleep 60", max_retries=retries)
+    for attempt in range(1, retries + 2):
         await wait_for_attempt(stub, name, attempt)
         await until_logged(stub, name, b"begun")
         os.kill(platform.shim(name, attempt), signal.SIGKILL)
     failed = await wait_for(stub, name, pb.Run.FAILED)
-    assert failed.attempt == 2 and "2 attempts" in failed.reason
+    assert failed.attempt == retries + 1 and f"{retries + 1} attempt" in failed.reason
 
 
 async def test_a_service_that_comes_back_adopts_what_runs(platform: TrainingPlatform, version: str) -> None:

@@ -206,7 +206,7 @@ class Run(google.protobuf.message.Message):
     base: builtins.str
     """A model version to start from."""
     max_retries: builtins.int
-    """How often an attempt is made again when its machine fails it; 2 when unset."""
+    """How often an attempt is made again when its machine fails it; 2 when unset, 0 for never."""
     trial: builtins.str
     """The study's trial that it belongs to."""
     state: Global___Run.State.ValueType
@@ -260,7 +260,7 @@ class Run(google.protobuf.message.Message):
         resources: Global___Resources | None = ...,
         model: builtins.str = ...,
         base: builtins.str = ...,
-        max_retries: builtins.int = ...,
+        max_retries: builtins.int | None = ...,
         labels: collections.abc.Mapping[builtins.str, builtins.str] | None = ...,
         trial: builtins.str = ...,
         state: Global___Run.State.ValueType = ...,
@@ -279,10 +279,13 @@ class Run(google.protobuf.message.Message):
         etag: builtins.str = ...,
         sequence: builtins.int = ...,
     ) -> None: ...
-    _HasFieldArgType: typing_extensions.TypeAlias = typing.Literal["code", b"code", "create_time", b"create_time", "end_time", b"end_time", "environment", b"environment", "parameters", b"parameters", "resources", b"resources", "start_time", b"start_time"]
+    _HasFieldArgType: typing_extensions.TypeAlias = typing.Literal["_max_retries", b"_max_retries", "code", b"code", "create_time", b"create_time", "end_time", b"end_time", "environment", b"environment", "max_retries", b"max_retries", "parameters", b"parameters", "resources", b"resources", "start_time", b"start_time"]
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["artifacts", b"artifacts", "attempt", b"attempt", "attempts", b"attempts", "author", b"author", "base", b"base", "code", b"code", "command", b"command", "create_time", b"create_time", "dataset_version", b"dataset_version", "end_time", b"end_time", "environment", b"environment", "etag", b"etag", "labels", b"labels", "manifest", b"manifest", "max_retries", b"max_retries", "metrics", b"metrics", "model", b"model", "model_version", b"model_version", "name", b"name", "parameters", b"parameters", "reason", b"reason", "resources", b"resources", "sequence", b"sequence", "start_time", b"start_time", "state", b"state", "trial", b"trial"]
+    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["_max_retries", b"_max_retries", "artifacts", b"artifacts", "attempt", b"attempt", "attempts", b"attempts", "author", b"author", "base", b"base", "code", b"code", "command", b"command", "create_time", b"create_time", "dataset_version", b"dataset_version", "end_time", b"end_time", "environment", b"environment", "etag", b"etag", "labels", b"labels", "manifest", b"manifest", "max_retries", b"max_retries", "metrics", b"metrics", "model", b"model", "model_version", b"model_version", "name", b"name", "parameters", b"parameters", "reason", b"reason", "resources", b"resources", "sequence", b"sequence", "start_time", b"start_time", "state", b"state", "trial", b"trial"]
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__max_retries: typing_extensions.TypeAlias = typing.Literal["max_retries"]
+    _WhichOneofArgType__max_retries: typing_extensions.TypeAlias = typing.Literal["_max_retries", b"_max_retries"]
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__max_retries) -> _WhichOneofReturnType__max_retries | None: ...
 
 Global___Run: typing_extensions.TypeAlias = Run
 
