@@ -39,7 +39,8 @@ def journalled(handle: Handle) -> Handle:
 
     A database is one SQLite file in WAL mode with `synchronous=NORMAL`: its log is written in order and synced whole
     here, and SQLite itself syncs log and file around each checkpoint. So what is answered is durable, and all before.
-    nx-27017 by itself syncs once a document, and nobody else is answered meanwhile.
+    nx-27017 by itself syncs once a document, and nobody else is answered meanwhile. What names its databases elsewhere
+    (`bulkWrite` over several, transactions) is not covered: the store sends neither.
     """
 
     def acknowledge(handler: Any, message: Message) -> tuple[int, Message]:
