@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable
+import sqlite3
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -15,6 +17,7 @@ Message: TypeAlias = dict[str, Any]
 Handle: TypeAlias = Callable[[Any, Message], tuple[int, Message]]
 Where: TypeAlias = tuple[str, list[Any], list[Any]]
 
+_WRITES = frozenset({"insert", "update", "delete"})
 # As it asks for `$in`, which looks into arrays too, and so into every document.
 _IN = re.compile(
     r"(?<!NOT )EXISTS \(SELECT 1 FROM json_each\(data, ('\$\.\w+')\) AS json_each"
@@ -35,23 +38,46 @@ def apply() -> None:
 
 
 def journalled(handle: Handle) -> Handle:
-    """`handle`, which writes without a sync, followed by one if the request's write concern asks for the journal.
+    """`handle`, with what a request writes in one transaction, and synced if its write concern asks for the journal.
 
     A database is one SQLite file in WAL mode with `synchronous=NORMAL`: its log is written in order and synced whole
     here, and SQLite itself syncs log and file around each checkpoint. So what is answered is durable, and all before.
-    nx-27017 by itself syncs once a document, and nobody else is answered meanwhile. What names its databases elsewhere
-    (`bulkWrite` over several, transactions) is not covered: the store sends neither.
+    nx-27017 by itself commits and syncs once a document, and nobody else is answered meanwhile. What names its
+    databases elsewhere (`bulkWrite` over several, transactions) is not covered: the store sends neither.
     """
 
     def acknowledge(handler: Any, message: Message) -> tuple[int, Message]:
         command: Message = next((section for kind, section in message["sections"] if kind == "body"), {})
         database, concern = command.get("$db", "test"), command.get("writeConcern")
-        answer = handle(handler, message)
+        if _WRITES.isdisjoint(command):
+            answer = handle(handler, message)
+        else:
+            with handler._lock_for(database), _transaction(handler.get_database(database).db) as failed:
+                answer = handle(handler, message)
+                failed += answer[1].get("writeErrors", ())
         if isinstance(concern, dict) and concern.get("j"):
             _sync(Path(handler._db_file(database)))
         return answer
 
     return acknowledge
+
+
+@contextmanager
+def _transaction(connection: sqlite3.Connection) -> Iterator[list[Message]]:
+    """One transaction for the block, which adds what failed: a document may, and the others stay.
+
+    Raises sqlite3.OperationalError if SQLite gave all of it up, as it does when the disk is full.
+    """
+    failed: list[Message] = []
+    connection.execute("BEGIN")
+    try:
+        yield failed
+        if not connection.in_transaction:
+            raise sqlite3.OperationalError(failed[-1]["errmsg"] if failed else "nothing of it was written")
+        connection.execute("COMMIT")
+    finally:
+        if connection.in_transaction:
+            connection.execute("ROLLBACK")
 
 
 def _sync(database: Path) -> None:

@@ -1,6 +1,7 @@
 """nx-27017 for the processes of one user: it knows no passwords, and every user of a machine reaches its loopback.
 
-So each connection is asked of the kernel, which knows whose it is. Run as a script, with nx-27017's own arguments.
+So each connection is asked of the kernel, which knows whose it is. Run as a script, with nx-27017's own arguments; what
+else differs from nx-27017 is in `nx_patches`.
 """
 
 from __future__ import annotations

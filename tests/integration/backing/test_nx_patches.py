@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ import pytest
 from neosqlite import Connection  # type: ignore[import-untyped]
 from neosqlite.collection.query_helper import QueryHelper  # type: ignore[import-untyped]
 
-from penstock.backing.nx_patches import indexed
+from penstock.backing.nx_patches import _transaction, indexed
 
 CURRENT = 2**62
 QUERIES: list[dict[str, Any]] = [
@@ -68,6 +69,33 @@ def test_values_are_looked_up_in_their_index_whatever_else_is_asked(connection: 
     for query in QUERIES[:3]:
         assert "SEARCH rows USING INDEX idx_rows_key" in plan(connection, query), query
     assert "idx_rows_key" in plan(connection, QUERIES[-1]) or "idx_rows_to" in plan(connection, QUERIES[-1])
+
+
+def write(connection: Connection, numbers: range) -> list[dict[str, Any]]:
+    """Insert rows one by one in a transaction, as the handler does; what could not be inserted."""
+    with _transaction(connection.db) as failed:
+        for number in numbers:
+            try:
+                connection["rows"].insert_one({"_id": f"k{number}", "key": "x" * 3_000})
+            except sqlite3.Error as error:
+                failed.append({"errmsg": str(error)})
+    return failed
+
+
+def test_a_document_that_fails_takes_no_other_with_it(connection: Connection) -> None:
+    assert [each["errmsg"] for each in write(connection, range(198, 203))] == ["UNIQUE constraint failed: rows._id"] * 2
+    assert found(connection, {"key": "x" * 3_000}) == ["k200", "k201", "k202"]
+
+
+def test_a_full_disk_is_an_error_whatever_is_stored(connection: Connection) -> None:
+    """SQLite gives up the whole transaction, but not what comes after that document: it may be asked for again."""
+    pages = connection.db.execute("PRAGMA page_count").fetchone()[0]
+    connection.db.execute(f"PRAGMA max_page_count = {pages + 20}")
+    with pytest.raises(sqlite3.OperationalError, match="disk is full"):
+        write(connection, range(200, 400))
+    connection.db.execute(f"PRAGMA max_page_count = {pages + 2_000}")
+    assert all("UNIQUE" in each["errmsg"] for each in write(connection, range(200, 400)))
+    assert len(found(connection, {"key": "x" * 3_000})) == 200
 
 
 def test_no_answer_changes(connection: Connection, monkeypatch: pytest.MonkeyPatch) -> None:
