@@ -76,13 +76,13 @@ class Committer:
         except PASSING:
             raise
         except PenstockError as error:
-            await self._end(draft, draft.value.failed(error.message, now()))
+            await self._end(dataset, draft, draft.value.failed(error.message, now()))
             return
         if isinstance(plan, NoChange):
-            await self._end(draft, draft.value.committed(dataset.value.head, now()))
+            await self._end(dataset, draft, draft.value.committed(dataset.value.head, now()))
         elif isinstance(plan, Conflicted):
             head = dataset.value.head
-            await self._end(draft, draft.value.conflicted(plan.conflicts, plan.more, head, now()))
+            await self._end(dataset, draft, draft.value.conflicted(plan.conflicts, plan.more, head, now()))
         else:
             await self._begin(dataset, plan)
 
@@ -154,7 +154,10 @@ class Committer:
             log.info("draft is gone", draft=name)
         self._signals.notify(name)
 
-    async def _end(self, draft: Stored[Draft], ended: Draft) -> None:
+    async def _end(self, dataset: Stored[Dataset], draft: Stored[Draft], ended: Draft) -> None:
+        """End a draft that makes no version; not if that was found while somebody was writing one (perhaps its own)."""
+        if (await self._repository.datasets.get(dataset.id)).version != dataset.version:
+            return  # the next look will tell
         try:
             await self._repository.drafts.save(draft, ended)
         except Conflict:

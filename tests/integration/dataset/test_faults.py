@@ -19,7 +19,7 @@ from services.dataset.commands.edit_records import Action, EditRecords, RecordEd
 from services.dataset.committing.committer import Committer
 from services.dataset.imports import Format, Import, ImportState
 from services.dataset.ingest import stage
-from services.dataset.model import Dataset, Edit
+from services.dataset.model import Dataset, DraftState, Edit
 from services.dataset.repository import Repository
 from services.dataset.service import Datasets
 from tests.support.dataset_platform import PROJECT, DatasetPlatform, jsonl
@@ -156,6 +156,26 @@ async def test_a_writer_paused_at_any_write_does_no_harm_when_it_wakes(
     assert writes >= 6
     for at in range(1, writes + 1):
         await paused_commit(platform, pauses, at)
+
+
+async def test_a_draft_is_not_judged_by_what_a_version_half_way_has_written(
+    platform: DatasetPlatform, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another process has read the head, and looks at the records while this one writes them: nothing would differ."""
+    pauses = Pauses(monkeypatch)
+    name = await with_a_version(platform.parts(), "half-way")
+    await edit(platform.parts(), name, "mine", "e", k1=100, k2=None)
+    await freeze(platform.parts(), name, "mine", "c")
+    other, paused = platform.parts(), platform.parts()
+    dataset, (draft,) = await other.repository.datasets.get(name), await other.repository.queue(name)
+    task = pauses.start(lambda: paused.committer.visit(name), 4)  # decided, inserted and closed; not yet published
+    await pauses.reached.wait()
+    await other.committer._commit(dataset, draft)
+    assert (await other.repository.drafts.get(draft.id)).value.state is DraftState.FROZEN
+    pauses.resume.set()
+    await task
+    assert (await other.repository.drafts.get(draft.id)).value.version == 2
+    await check(other, name)
 
 
 async def paused_commit(platform: DatasetPlatform, pauses: Pauses, at: int) -> int:
