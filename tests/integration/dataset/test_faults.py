@@ -168,7 +168,9 @@ async def test_a_draft_is_not_judged_by_what_a_version_half_way_has_written(
     await freeze(platform.parts(), name, "mine", "c")
     other, paused = platform.parts(), platform.parts()
     dataset, (draft,) = await other.repository.datasets.get(name), await other.repository.queue(name)
-    task = pauses.start(lambda: paused.committer.visit(name), 4)  # decided, inserted and closed; not yet published
+    task = pauses.start(
+        lambda: paused.committer.visit(name), 5
+    )  # decided, inserted, closed one and removed one; not yet published
     await pauses.reached.wait()
     await other.committer._commit(dataset, draft)
     assert (await other.repository.drafts.get(draft.id)).value.state is DraftState.FROZEN
