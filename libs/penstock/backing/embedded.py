@@ -22,7 +22,7 @@ from penstock.backing.stack import Stack
 from penstock.backing.supervisor import Supervisor
 from penstock.backing.triton import sweep
 from penstock.edge import Edge
-from penstock.errors import FailedPrecondition
+from penstock.errors import FailedPrecondition, Unavailable
 from penstock.jobs.local import LocalExecutor
 from penstock.rpc.keys import Keys
 from penstock.runtime.settings import inherited
@@ -87,7 +87,7 @@ class Embedded:
         await self.start_services()
         progress("starting the edge")
         await self.start_envoy()
-        if self.edge.http_ports():
+        if self.edge.serving():
             progress("starting the models that were served")
             await self._endpoints_answer()
 
@@ -107,12 +107,21 @@ class Embedded:
         """Wait for the endpoints of an earlier start, but no longer than a while: one must not hold up the others."""
         with suppress(TimeoutError):
             async with asyncio.timeout(_ENDPOINTS_WITHIN):
-                while not await self._models_ready():  # noqa: ASYNC110 (other processes)
+                while not await self._all_answer():  # noqa: ASYNC110 (other processes)
                     await asyncio.sleep(0.05)
 
-    async def _models_ready(self) -> bool:
-        # Read anew each time: the serving service may start one on another port.
-        return all(await asyncio.gather(*(http_ok(port, "/v2/health/ready") for port in self.edge.http_ports())))
+    async def _all_answer(self) -> bool:
+        # Read anew each time: the serving service suspends them, and may start one on another port.
+        found = self.edge.serving()
+        ports = [port for ports in found.values() for port in ports]
+        ready = await asyncio.gather(*(http_ok(port, "/v2/health/ready") for port in ports))
+        return all(found.values()) and all(ready) and all([await self._is_applied(*key) for key in found])
+
+    async def _is_applied(self, project: str, endpoint: str) -> bool:
+        try:
+            return await self.edge.generation(project, endpoint) >= self.edge.written_generation(project, endpoint)
+        except Unavailable:
+            return False
 
     async def start_envoy(self) -> ManagedProcess:
         """Write the edge's base configuration and adopt Envoy or start it."""

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from penstock.edge import clusters, watches
@@ -79,15 +80,22 @@ class EndpointFiles:
             for socket in [host["endpoint"]["address"]["socket_address"]]
         )
 
-    def http_ports(self) -> frozenset[int]:
-        """The HTTP ports of all members on this machine that take requests, of all endpoints."""
-        return frozenset(
-            int(host["endpoint"]["address"]["socket_address"]["port_value"])
-            for file in self._member_files()
-            if clusters.cluster_of(file).endswith("/http") and not clusters.is_revision(clusters.cluster_of(file))
-            for host in read(file)["resources"][0]["endpoints"][0]["lb_endpoints"]
-            if host["health_status"] == "HEALTHY"
-        )
+    def serving(self) -> dict[tuple[str, str], frozenset[int]]:
+        """The HTTP ports of the members that take requests, by (project, endpoint); none while all are suspended."""
+        found = {}
+        for file in self._member_files():
+            cluster = clusters.cluster_of(file)
+            if not cluster.endswith("/http") or clusters.is_revision(cluster):
+                continue
+            with suppress(FileNotFoundError):  # removed meanwhile
+                hosts = read(file)["resources"][0]["endpoints"][0]["lb_endpoints"]
+                _, project, endpoint, _ = cluster.split("/")
+                found[project, endpoint] = frozenset(
+                    int(host["endpoint"]["address"]["socket_address"]["port_value"])
+                    for host in hosts
+                    if host["health_status"] == "HEALTHY"
+                )
+        return found
 
     def _write_members(
         self, key: EndpointKey, revision: int | None, members: Sequence[Member], generation: int

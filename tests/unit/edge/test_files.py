@@ -200,8 +200,13 @@ def test_more_endpoints_than_envoy_can_watch_are_refused(
 
 
 def test_the_ports_that_take_requests_are_those_of_members_with_a_weight(edge: Edge) -> None:
-    assert edge.http_ports() == frozenset()
+    assert edge.serving() == {}
     edge.set_endpoint("alpha", "clf", [ONE, Member(2, 2001, 2002, weight=0)])
     edge.set_endpoint("beta", "clf", [Member(1, 3001, 3002)])
     edge.set_revision_cluster("alpha", "clf", Member(3, 4001, 4002))
-    assert edge.http_ports() == {1001, 3001}
+    edge.set_endpoint("beta", "suspended", [Member(1, 5001, 5002, weight=0)])
+    assert edge.serving() == {
+        ("alpha", "clf"): {1001},
+        ("beta", "clf"): {3001},
+        ("beta", "suspended"): frozenset(),
+    }
