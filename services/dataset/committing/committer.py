@@ -7,7 +7,8 @@ the same at once only write the same twice.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Sequence
 
 import structlog
 
@@ -17,7 +18,7 @@ from penstock.events import NewEvent
 from penstock.objects import ObjectStore
 from penstock.rpc.watch import Signals
 from penstock.store import Stored, current_cause, now
-from services.dataset.committing.plan import Plan, get_plan, put_plan, superseded_id
+from services.dataset.committing.plan import Operation, Plan, get_plan, put_plan, superseded_id
 from services.dataset.committing.planning import Conflicted, NoChange, Planner
 from services.dataset.model import Dataset, Draft, DraftState
 from services.dataset.repository import Repository
@@ -25,6 +26,7 @@ from services.dataset.repository import Repository
 log = structlog.get_logger(__name__)
 
 BATCH = 500  # revisions a request: others wait while the embedded database works on one
+IN_FLIGHT = 2
 # What another attempt may mend; a draft fails for good with any other domain error.
 PASSING = (Conflict, Unavailable, ResourceExhausted)
 
@@ -55,9 +57,8 @@ class Committer:
     async def visit(self, name: str) -> None:
         """Finish the version that is half-way, then commit all frozen drafts, oldest first."""
         while True:
-            # The queue is read first: a draft in it that the head has meanwhile is seen to be committed.
-            queue = await self._repository.queue(name)
-            dataset = await self._repository.datasets.get(name)
+            # Whichever is the older: nothing comes of a plan, or ends, unless the dataset is still what was read here.
+            queue, dataset = await asyncio.gather(self._repository.queue(name), self._repository.datasets.get(name))
             if dataset.value.committing is not None:
                 await self.roll_forward(dataset)
             elif not queue:
@@ -105,18 +106,7 @@ class Committer:
         assert committing is not None
         if plan is None:
             plan = await asyncio.to_thread(get_plan, self._objects, committing.plan)
-        for chunk in plan.chunks:
-            operations = await asyncio.to_thread(plan.operations, self._objects, chunk)
-            for at in range(0, len(operations), BATCH):
-                some = operations[at : at + BATCH]
-                inserts = [plan.revision(operation) for operation in some if operation.text is not None]
-                await self._repository.insert(dataset.name, inserts)
-                closes = [
-                    (superseded_id(operation), operation.edit if operation.text is None else None)
-                    for operation in some
-                    if operation.superseded
-                ]
-                await self._repository.close(dataset.name, closes, plan.number)
+        await self._write_revisions(plan)
         version = plan.version(committing.plan)
         try:
             await self._repository.versions.create(version.name, version)
@@ -126,6 +116,35 @@ class Committer:
         await self._settle(plan.draft, plan.commit, plan.number)
         self._signals.notify(dataset.name)
         self._committed(dataset.name)
+
+    async def _write_revisions(self, plan: Plan) -> None:
+        """Insert new revisions and end those that they supersede; one batch is made while another is written.
+
+        In any order, since no version before sees either.
+        """
+        in_flight: deque[asyncio.Task[None]] = deque()
+        try:
+            for chunk in plan.chunks:
+                operations = await asyncio.to_thread(plan.operations, self._objects, chunk)
+                for at in range(0, len(operations), BATCH):
+                    if len(in_flight) == IN_FLIGHT:
+                        await in_flight.popleft()
+                    in_flight.append(asyncio.create_task(self._write_batch(plan, operations[at : at + BATCH])))
+            while in_flight:
+                await in_flight.popleft()
+        finally:
+            for task in in_flight:
+                task.cancel()
+
+    async def _write_batch(self, plan: Plan, operations: Sequence[Operation]) -> None:
+        inserts = [plan.revision(operation) for operation in operations if operation.text is not None]
+        await self._repository.insert(plan.dataset, inserts)
+        closes = [
+            (superseded_id(operation), operation.edit if operation.text is None else None)
+            for operation in operations
+            if operation.superseded
+        ]
+        await self._repository.close(plan.dataset, closes, plan.number)
 
     async def publish(self, stored: Stored[Dataset], plan: Plan, digest: str) -> None:
         """Step (e): the head moves and the event is written, in one compare-and-set."""
