@@ -39,6 +39,13 @@ def types(events: list[dict[str, Any]]) -> list[str]:
     return [event["type"] for event in events]
 
 
+async def folders_gone(platform: EvaluationPlatform) -> None:
+    """Wait until the jobs' folders are removed, which follows the write that ends an evaluation."""
+    async with asyncio.timeout(10):
+        while await asyncio.to_thread(lambda: list((platform.root / "jobs").glob("*.evaluation.*"))):
+            await asyncio.sleep(0.02)
+
+
 async def test_an_evaluation_has_metrics_a_confusion_matrix_and_a_prediction_per_record(
     platform: EvaluationPlatform, given: Given, instance: Instance
 ) -> None:
@@ -59,7 +66,7 @@ async def test_an_evaluation_has_metrics_a_confusion_matrix_and_a_prediction_per
     events = await platform.events(made.name)
     assert types(events) == ["evaluation.completed", "evaluation.verdict.passed"]
     assert all(event["causation_id"].startswith("request:") and event["correlation_id"] for event in events)
-    assert not list((platform.root / "jobs").glob("*.evaluation.*"))
+    await folders_gone(platform)
 
 
 async def test_a_model_that_is_worse_than_what_is_served_fails_and_the_baseline_is_evaluated_once(
@@ -147,8 +154,8 @@ async def test_after_three_lost_attempts_it_has_failed(platform: EvaluationPlatf
     assert (done.state, done.attempt) == (pb.Evaluation.FAILED, 3)
     assert "tried 3 times" in done.reason
     assert types(await platform.events(made.name)) == ["evaluation.failed"]
+    await folders_gone(platform)
     await instance.kill()
-    assert not list((platform.root / "jobs").glob("*.evaluation.*"))
 
 
 async def test_cancelling_ends_it_whatever_it_waits_for(platform: EvaluationPlatform, given: Given) -> None:
@@ -178,8 +185,8 @@ async def test_cancelling_one_whose_job_runs_ends_the_job(platform: EvaluationPl
     await platform.stub().CancelEvaluation(pb.CancelEvaluationRequest(name=made.name))
     executor.go.set()
     assert (await platform.ended(made.name)).state == pb.Evaluation.CANCELLED
+    await folders_gone(platform)
     await instance.kill()
-    assert not list((platform.root / "jobs").glob("*.evaluation.*"))
 
 
 class Held(LocalExecutor):
