@@ -1,6 +1,6 @@
 """What nx-27017 does per document or by scanning, done per request and by index (docs/adr/0007).
 
-It is a stand-in for MongoDB; both are what MongoDB does, and neither changes an answer that the store can ask for.
+It is a stand-in for MongoDB; this is what MongoDB does, and changes no answer that the store can ask for.
 """
 
 from __future__ import annotations

@@ -12,21 +12,17 @@ from typing import Any, TypeAlias
 import pytest
 
 from penstock.errors import Conflict
-from penstock.store import RowUpdate, now
-from services.dataset.commands.commit_draft import commit_draft
-from services.dataset.commands.create_dataset import create_dataset
-from services.dataset.commands.edit_records import Action, EditRecords, RecordEdit
+from penstock.store import RowUpdate
 from services.dataset.committing.committer import Committer
 from services.dataset.imports import Format, Import, ImportState
 from services.dataset.ingest import stage
-from services.dataset.model import Dataset, DraftState, Edit
+from services.dataset.model import Dataset, DraftState
 from services.dataset.repository import Repository
 from services.dataset.service import Datasets
-from tests.support.dataset_platform import PROJECT, DatasetPlatform, jsonl
+from tests.support.dataset_platform import DatasetPlatform, jsonl
 from tests.support.dataset_state import Fault, Pauses, State, check, revisions_of, seams, state_of
+from tests.support.dataset_steps import ROWS, TIME, edit, freeze, new_dataset, settle, with_a_version
 
-ROWS: list[dict[str, Any]] = [{"id": f"k{n}", "v": n} for n in range(7)]
-TIME = now()
 Work: TypeAlias = Callable[[Datasets, str], Awaitable[None]]
 __all__ = ["seams"]
 
@@ -39,39 +35,6 @@ async def platform(tmp_path: Path, mongodb_uri: str) -> AsyncIterator[DatasetPla
         yield running
     finally:
         await running.close()
-
-
-async def new_dataset(datasets: Datasets, id: str) -> str:
-    made = await create_dataset(datasets.repository, Dataset(PROJECT, id, TIME, TIME, key_field="id"), "make")
-    return made.id
-
-
-async def edit(datasets: Datasets, name: str, draft: str, request: str, **values: int | None) -> None:
-    """Put values, None deletes."""
-    edits = [
-        RecordEdit(key, Action.DELETE, {}) if value is None else RecordEdit(key, Action.PUT, {"id": key, "v": value})
-        for key, value in values.items()
-    ]
-    command = EditRecords(datasets.repository, datasets.drafts)
-    await command(f"{name}/drafts/{draft}", edits, Edit("ana", TIME, "", "person", draft), request)
-
-
-async def freeze(datasets: Datasets, name: str, draft: str, request: str) -> None:
-    await commit_draft(datasets.repository, f"{name}/drafts/{draft}", "m", "ana", request, lambda _: None)
-
-
-async def settle(datasets: Datasets, name: str) -> None:
-    """What the loops of a service would do for a dataset until there is nothing left."""
-    await datasets.committer.visit(name)
-    await datasets.partitions.visit(name)
-
-
-async def with_a_version(datasets: Datasets, id: str) -> str:
-    name = await new_dataset(datasets, id)
-    await edit(datasets, name, "first", "e", **{str(row["id"]): int(row["v"]) for row in ROWS})
-    await freeze(datasets, name, "first", "c")
-    await settle(datasets, name)
-    return name
 
 
 async def edit_and_commit(datasets: Datasets, name: str) -> None:
