@@ -17,6 +17,7 @@ import socket
 import subprocess
 import sys
 import time
+from collections import deque
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -30,14 +31,17 @@ _LOG_LIMIT = 16 * 2**20
 # Below the usual ephemeral range: a port of that range can be taken by any outgoing connection while its server
 # restarts, and a client that redials it can even connect to itself.
 _PORTS = range(20_000, 32_000)
+# Given out by this process, though perhaps nobody listens there yet: two ports of one server must not be the same.
+_given_out: deque[int] = deque(maxlen=1_000)
 
 Facts = dict[str, str | int]
 
 
 def free_port() -> int:
     """A TCP port on 127.0.0.1 that nobody listens on now, picked at random so that parallel callers rarely collide."""
-    for candidate in random.sample(_PORTS, 200):
-        if port_free(candidate):
+    for candidate in random.sample(_PORTS, 2_000):
+        if candidate not in _given_out and port_free(candidate):
+            _given_out.append(candidate)
             return candidate
     raise Unavailable("no free TCP port was found on 127.0.0.1; stop some servers and try again")
 
@@ -100,6 +104,7 @@ def choose_port(home: Path, name: str, wanted: int | None, key: str = "port") ->
     Raises FailedPrecondition if the wanted one is taken.
     """
     if wanted:
+        _given_out.append(wanted)
         if not port_free(wanted):
             raise FailedPrecondition(
                 f"port {wanted}, where {name} must listen, is in use: stop what listens there, or choose another port",
@@ -108,7 +113,10 @@ def choose_port(home: Path, name: str, wanted: int | None, key: str = "port") ->
         return wanted
     last = read_record(home, name)
     before = int(last[1].get(key, 0)) if last else 0
-    return before if before and port_free(before) else free_port()
+    if not before or not port_free(before):
+        return free_port()
+    _given_out.append(before)
+    return before
 
 
 class ManagedProcess:

@@ -11,11 +11,13 @@ import subprocess
 import sys
 import textwrap
 import time
+from collections import deque
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from penstock.backing import process
 from penstock.backing.identity import Identity, boot_id
 from penstock.backing.process import (
     ManagedProcess,
@@ -164,6 +166,18 @@ def test_ports_are_free_and_outside_the_range_of_outgoing_connections() -> None:
     port = free_port()
     assert port_free(port)
     assert port < max(low, 32_000)
+
+
+def test_a_port_is_given_out_once_though_nobody_listens_there_yet(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Both ports of a server are chosen before it listens on either."""
+    ports = [free_port(), free_port(), free_port()]
+    before = {"pid": 1, "started": 1, "boot_id": "before", "marker": "", "facts": {"port": ports[0]}}
+    record_path(home, "sleeper").parent.mkdir(parents=True, exist_ok=True)
+    record_path(home, "sleeper").write_text(json.dumps(before))
+    monkeypatch.setattr(process, "_given_out", deque(maxlen=10))
+    monkeypatch.setattr("random.sample", lambda *_: ports)
+    assert choose_port(home, "sleeper", None) == ports[0]  # the one that it had
+    assert [free_port(), free_port()] == ports[1:]
 
 
 def test_a_wanted_port_in_use_is_named(home: Path) -> None:
