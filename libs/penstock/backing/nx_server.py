@@ -1,16 +1,17 @@
 """nx-27017 for the processes of one user: it knows no passwords, and every user of a machine reaches its loopback.
 
-So each connection is asked of the kernel, which knows whose it is. Run as a script, with nx-27017's own arguments; what
-else differs from nx-27017 is in `nx_patches`.
+So each connection is asked of the kernel, which knows whose it is. It is served by a thread of its own: with nx-27017's
+other loop every request is handed from an event loop to a thread and back, which takes longer than most requests. Run
+as a script, with nx-27017's own arguments; what else differs from nx-27017 is in `nx_patches`.
 """
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import os
 import socket
-from collections.abc import Awaitable, Callable
+import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from penstock.backing import nx_patches
 
 _ESTABLISHED = "01"
 Address = tuple[str, int]
-Client = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
+Serve = Callable[[socket.socket, Any], None]
 log = logging.getLogger(__name__)
 
 
@@ -44,31 +45,33 @@ def _hexadecimal(address: Address) -> str:
     return f"{socket.inet_aton(host)[::-1].hex().upper()}:{port:04X}"
 
 
-def for_own_user(client: Client) -> Client:
-    """`client`, called for connections of this process's own user only; others are closed unread."""
+def for_own_user(serve: Serve) -> Serve:
+    """`serve`, called for connections of this process's own user only; others are closed unread."""
 
-    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        peer, own = writer.get_extra_info("peername"), writer.get_extra_info("sockname")
-        if owner_of(peer, own, _connections()) == os.geteuid():
-            await client(reader, writer)
+    def guarded(connection: socket.socket, handler: Any) -> None:
+        try:
+            own, peer = connection.getsockname(), connection.getpeername()
+            owner = owner_of(peer, own, _connections())
+        except OSError:
+            owner = None  # it is closed already, whoever it was
+        if owner != os.geteuid():
+            log.warning("refused a connection of another user")
+            connection.close()
             return
-        log.warning("refused a connection of another user, from port %s", peer[1])
-        writer.close()
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        serve(connection, handler)
 
-    return serve
+    return guarded
 
 
 def main() -> None:
     """Run nx-27017 with its arguments, guarded and patched."""
-    from nx_27017 import nx_27017  # type: ignore[import-untyped]
+    from nx_27017 import nx_27017, server  # type: ignore[import-untyped]
 
     nx_patches.apply()
-    listen = asyncio.start_server
-
-    def guarded(client: Client, *arguments: Any, **options: Any) -> Any:
-        return listen(for_own_user(client), *arguments, **options)
-
-    asyncio.start_server = guarded  # type: ignore[assignment]
+    server.handle_client_threaded = for_own_user(server.handle_client_threaded)
+    sys.argv.append("--threaded")  # here, for it is what the guard guards
+    logging.disable(logging.INFO)  # else it writes two lines about every request
     nx_27017.main()
 
 
