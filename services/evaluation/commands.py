@@ -31,7 +31,7 @@ class Evaluations:
         model = _name(model, ("model_version",), project, "evaluation.model_version")
         dataset = _name(dataset, ("dataset_version",), project, "evaluation.dataset_version")
         if rule:
-            check_rule(rule)
+            await asyncio.to_thread(check_rule, rule)
         if baseline:
             baseline = _name(baseline, ("model_version", "endpoint"), project, "evaluation.baseline")
         await self.peers.check(model, dataset, author)

@@ -152,7 +152,9 @@ class Reconciler:
                 if other.result is None:
                     return await self._fail(evaluation, f"The baseline could not be evaluated: {other.reason}")
                 baseline_metrics = other.result.metrics
-            verdict = judge(evaluation.rule, evaluation.result.metrics, evaluation.baseline_version, baseline_metrics)
+            verdict = await asyncio.to_thread(
+                judge, evaluation.rule, evaluation.result.metrics, evaluation.baseline_version, baseline_metrics
+            )
         stored = await self.repository.evaluations.change(evaluation.name, lambda e: e.finish(verdict, now()))
         return stored.value
 

@@ -1,4 +1,4 @@
-"""Rules of verdicts: CEL over metrics, such as `accuracy >= baseline - 0.005`."""
+"""Rules of verdicts: CEL over metrics, such as `accuracy >= baseline - 0.005`. Evaluating blocks: use a thread."""
 
 from __future__ import annotations
 
@@ -6,9 +6,8 @@ import math
 import re
 from collections.abc import Mapping, Sequence
 
-import cel
-
 from penstock.errors import InvalidArgument
+from penstock.expressions import InvalidExpression, evaluate, variables_of
 from services.evaluation.model import Verdict
 
 # What an evaluation computes; a rule that names anything else can never hold.
@@ -25,10 +24,9 @@ _PARTS = re.compile(r"(&&|\|\||[?:])")  # a comparison stands between these
 def check_rule(rule: str) -> None:
     """Raise InvalidArgument if a rule is not CEL over known metrics that says yes or no."""
     try:
-        named = cel.compile(rule).variables()
-    except (ValueError, TypeError, SyntaxError) as error:
-        raise InvalidArgument(f"The rule '{rule}' is not CEL: {error}", field=FIELD) from None
-    unknown = [name for name in named if name not in (*METRICS, BASELINE)]
+        unknown = sorted(variables_of(rule) - {*METRICS, BASELINE})
+    except InvalidExpression as error:
+        raise InvalidArgument(f"The rule '{rule[:200]}' is not CEL: {error}", field=FIELD) from None
     if unknown:
         known = ", ".join(METRICS)
         raise InvalidArgument(f"The rule names '{unknown[0]}'; there are {known}, and baseline.", field=FIELD)
@@ -94,10 +92,8 @@ def _holds(rule: str, metrics: Mapping[str, float], baseline: Mapping[str, float
     variables = {name: float(metrics.get(name, math.nan)) for name in METRICS}
     variables |= {f"{BASELINE}_{name}": float(baseline.get(name, math.nan)) for name in METRICS}
     try:
-        value = cel.evaluate(_explicit(rule)[0], variables)
-    except InvalidArgument:
-        raise
-    except Exception as error:  # noqa: BLE001 (the library raises many kinds for what is wrong with a rule)
+        value = evaluate(_explicit(rule)[0], variables)
+    except InvalidExpression as error:
         raise InvalidArgument(f"The rule '{rule}' cannot be evaluated: {error}.", field=FIELD) from None
     if not isinstance(value, bool):
         raise InvalidArgument(f"The rule '{rule}' is {value!r}, neither true nor false.", field=FIELD)

@@ -88,7 +88,7 @@ class Pipelines:
 
         With the `etag` of what the change was made over: raises Conflict if it is another one by now.
         """
-        spec = validate(spec)
+        spec = await asyncio.to_thread(validate, spec)  # it compiles expressions
 
         def transition(stored: Pipeline) -> Changed:
             same = replace(

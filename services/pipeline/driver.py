@@ -114,7 +114,8 @@ class Driver:
         """Skip the step, or note that its resource is being made: a cancellation must know that it may be there."""
         step, state = stored.value.steps[index], stored.value.step_runs[index]
         try:
-            wanted = expressions.holds(step.condition, _variables(stored.value), f"steps.{step.id}.if")
+            field = f"steps.{step.id}.if"
+            wanted = await asyncio.to_thread(expressions.holds, step.condition, _variables(stored.value), field)
         except InvalidArgument as error:
             await self._fail(stored, index, replace(state, reason=error.message))
             return
@@ -139,7 +140,7 @@ class Driver:
     async def _resource(self, run: PipelineRun, index: int) -> str:
         """Make the step's resource. Its request id is fixed, so doing it again finds what is there."""
         step = run.steps[index]
-        settings = expressions.resolve(step.settings, _variables(run), f"steps.{step.id}")
+        settings = await asyncio.to_thread(expressions.resolve, step.settings, _variables(run), f"steps.{step.id}")
         request_id = f"{run.name}/{step.id}/{run.step_runs[index].tries}"
         return await self.actions[step.action].start(run.project, settings, request_id)
 

@@ -1,8 +1,4 @@
-"""CEL in pipelines: filters, conditions, and `${…}` in the settings of steps.
-
-CEL (the Common Expression Language) has no loops and no side effects, so a user's expression can neither hang the
-platform nor reach into it.
-"""
+"""CEL in pipelines: filters, conditions, and `${…}` in the settings of steps. Evaluating blocks: use a thread."""
 
 from __future__ import annotations
 
@@ -10,9 +6,9 @@ import re
 from collections.abc import Mapping, Set
 from typing import Any
 
-import cel
-
 from penstock.errors import InvalidArgument
+from penstock.expressions import InvalidExpression, variables_of
+from penstock.expressions import evaluate as evaluate_cel
 
 TRIGGER_VARIABLES = frozenset({"event"})
 STEP_VARIABLES = frozenset({"event", "causes", "steps"})
@@ -23,21 +19,22 @@ _STEP = re.compile(r"""\bsteps(?:\.([A-Za-z_]\w*)|\[\s*["']([^"']*)["']\s*\])"""
 def check(expression: str, field: str, variables: Set[str]) -> None:
     """Raise InvalidArgument, naming `field`, if an expression is not CEL over `variables`."""
     try:
-        unknown = sorted(set(cel.compile(expression).variables()) - variables)
-    except (ValueError, TypeError, SyntaxError) as error:
-        raise InvalidArgument(f"{field}: '{expression}' is not CEL: {error}", field=field) from None
+        unknown = sorted(variables_of(expression) - variables)
+    except InvalidExpression as error:
+        raise InvalidArgument(f"{field}: '{_short(expression)}' is not CEL: {error}", field=field) from None
     if unknown:
         known = ", ".join(sorted(variables))
-        raise InvalidArgument(f"{field}: '{expression}' names '{unknown[0]}'; there is {known}.", field=field)
+        raise InvalidArgument(f"{field}: '{_short(expression)}' names '{unknown[0]}'; there is {known}.", field=field)
 
 
 def evaluate(expression: str, variables: Mapping[str, Any], field: str) -> Any:
     """The value of an expression; raises InvalidArgument, naming `field`, where it cannot be computed."""
     try:
-        return cel.evaluate(expression, dict(variables))
-    except Exception as error:  # noqa: BLE001 (the library raises many kinds for what is wrong with an expression)
+        return evaluate_cel(expression, variables)
+    except InvalidExpression as error:
         raise InvalidArgument(
-            f"{field}: '{expression}' cannot be evaluated: {error!r}. Use has(…) for what may be missing.", field=field
+            f"{field}: '{_short(expression)}' cannot be evaluated: {error}. Use has(…) for what may be missing.",
+            field=field,
         ) from None
 
 
@@ -63,6 +60,10 @@ def resolve(value: Any, variables: Mapping[str, Any], field: str) -> Any:
     if whole:
         return evaluate(whole[1], variables, field)
     return _REFERENCE.sub(lambda match: _text(evaluate(match[1], variables, field)), value)
+
+
+def _short(expression: str) -> str:
+    return expression if len(expression) <= 200 else f"{expression[:200]}…"
 
 
 def _text(value: Any) -> str:

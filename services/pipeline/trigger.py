@@ -6,6 +6,7 @@ event that comes again (after a crash anywhere in here) finds where it got to.
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -64,7 +65,8 @@ class Triggers:
         if pipeline.paused:
             return Outcome.FILTERED, "the pipeline is paused"
         try:
-            passes = expressions.holds(trigger.filter, {"event": event_variables(cause)}, "on.filter")
+            event = {"event": event_variables(cause)}
+            passes = await asyncio.to_thread(expressions.holds, trigger.filter, event, "on.filter")
         except InvalidArgument as error:
             return Outcome.FAILED, error.message
         if not passes:
