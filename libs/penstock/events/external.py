@@ -14,6 +14,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
+from google.protobuf.message import EncodeError
 from nats.aio.msg import Msg
 from nats.js import api
 
@@ -69,7 +70,7 @@ def external_event(project: str, attributes: Mapping[str, str], data: Any) -> Ev
         raise InvalidArgument(f"Types that begin with {PREFIX} are Penstock's own.", field="type")
     if not isinstance(data, dict):
         raise InvalidArgument("The data of an event must be a JSON object.", field="data")
-    return Event(
+    event = Event(
         id=attributes["id"],
         type=attributes["type"],
         source=attributes["source"],
@@ -83,6 +84,17 @@ def external_event(project: str, attributes: Mapping[str, str], data: Any) -> Ev
         traceparent=attributes.get("traceparent", ""),
         project=names.check_id(project, "project"),
     )
+    _check_form(event)
+    return event
+
+
+def _check_form(event: Event) -> None:
+    """Raise InvalidArgument for what JSON can say and others cannot take: half of a character, a number of any size."""
+    try:
+        event.to_proto().SerializeToString()
+    except (EncodeError, ValueError, TypeError, OverflowError, RecursionError) as error:
+        text = "An event's texts must be Unicode, its numbers finite, and its data nested 30 levels deep at most."
+        raise InvalidArgument(text, field="data") from error
 
 
 def external_id(project: str, source: str, id: str) -> str:
@@ -238,9 +250,13 @@ def _unknown(raw: Raw) -> Event:
 
 def _json(body: bytes) -> Any:
     try:
-        return json.loads(body)
-    except (ValueError, UnicodeDecodeError) as error:
+        return json.loads(body, parse_constant=_refuse)
+    except (ValueError, RecursionError) as error:
         raise InvalidArgument(f"The data of an event must be JSON: {error}", field="data") from error
+
+
+def _refuse(constant: str) -> None:
+    raise ValueError(f"{constant} is no JSON")
 
 
 def _time(text: str) -> datetime:
@@ -248,6 +264,6 @@ def _time(text: str) -> datetime:
         return now()
     try:
         moment = datetime.fromisoformat(text)
-    except ValueError as error:
+        return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
+    except (ValueError, OverflowError) as error:
         raise InvalidArgument("The attribute 'time' must be a time of RFC 3339.", field="time") from error
-    return moment if moment.tzinfo is not None else moment.replace(tzinfo=UTC)

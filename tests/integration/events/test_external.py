@@ -10,6 +10,7 @@ from penstock.backing.nats import NatsServer
 from penstock.errors import InvalidArgument
 from penstock.events import Bus, DeadLetters, Event, ExternalIntake, external_event, publish_external, tail
 from penstock.events.credentials import external_permissions
+from penstock.events.subjects import EXTERNAL_STREAM
 from penstock.store import Cause, Database, current_cause
 from tests.integration.events.conftest import Nats
 from tests.integration.events.world import new_project, running, until
@@ -77,6 +78,12 @@ async def test_binary_and_structured_events_arrive_once(nats: Nats, bus: Bus, da
         ({"specversion": "0.3"}, b"{}", "specversion must be 1.0"),
         ({"time": "yesterday"}, b"{}", "RFC 3339"),
         ({"source": "x" * 2000}, b"{}", "longer than"),
+        ({"time": "9999-12-31T23:59:59-12:00"}, b"{}", "RFC 3339"),
+        ({}, b'{"a":' + b"[" * 900 + b"]" * 900 + b"}", "levels deep"),
+        ({}, b'{"a":' + b"[" * 9_000 + b"]" * 9_000 + b"}", "must be JSON"),
+        ({}, b'{"a":NaN}', "NaN is no JSON"),
+        ({}, b'{"a":1%s}' % (b"0" * 400), "numbers finite"),
+        ({}, b'{"a":"\\ud800"}', "must be Unicode"),
     ],
 )
 async def test_a_malformed_event_is_a_dead_letter_with_the_reason(
@@ -91,6 +98,28 @@ async def test_a_malformed_event_is_a_dead_letter_with_the_reason(
         await until(lambda: _any(letters, project))
     [letter] = [found for found in await letters.list() if found.event.project == project]
     assert reason in letter.error and letter.raw is not None and letter.raw.body == body
+
+
+async def test_whatever_one_project_publishes_others_go_on(bus: Bus, database: Database) -> None:
+    """More messages that cannot be read than the server hands out unacknowledged, and somebody who watches."""
+    project, letters = new_project(), DeadLetters(database)
+    seen, subject = Seen(project), f"penstock.{project}.external.line"
+    watched: list[Event] = []
+
+    async def watch() -> None:
+        async for event in tail(bus, project=project):
+            watched.append(event)
+
+    async with running(watch()):
+        await until(lambda: _watched(bus, 2))
+        for number in range(220):
+            await bus.send(subject, b'{"a":%d,"b":"\\ud800"}' % number, headers(id=str(number)))
+        async with running(intake_of(bus, database, seen).run()):
+            await bus.send(subject, b"{}", headers(id="good"))
+            await until(lambda: [event.id for event in seen.events] == ["good"])
+        await until(lambda: [event.id for event in watched] == ["good"])
+    assert len([found for found in await letters.list(limit=1_000) if found.event.project == project]) == 220
+    await bus.context.purge_stream(EXTERNAL_STREAM)  # the intakes of other tests read it from the beginning
 
 
 async def _any(letters: DeadLetters, project: str) -> bool:
