@@ -119,8 +119,7 @@ def test_triton_s_controls_cannot_be_reached(
     ]  # fmt: skip
     for path in paths:
         assert post(connection, path, victim.admin)[0] == 404, path
-    known = {"ServerLive", "ServerReady", "ServerMetadata", "ModelReady", "ModelMetadata", "ModelConfig"}
-    known |= {"ModelInfer", "ModelStreamInfer"}
+    known = {"ServerLive", "ServerReady", "ServerMetadata", "ModelReady", "ModelMetadata", "ModelConfig", "ModelInfer"}
     rpcs = {method.name for method in service_pb2.DESCRIPTOR.services_by_name["GRPCInferenceService"].methods} - known
     assert {"RepositoryIndex", "RepositoryModelLoad", "SystemSharedMemoryRegister", "LogSettings"} <= rpcs
     with grpc.insecure_channel(victim.edge) as channel:

@@ -65,7 +65,7 @@ class AccessRecord:
     @property
     def predicting(self) -> bool:
         """Whether this was a request for a prediction, not one about a model."""
-        return self.path.endswith(("/infer", "/ModelInfer", "/ModelStreamInfer"))
+        return self.path.endswith(("/infer", "/ModelInfer"))
 
     @property
     def failed(self) -> bool:

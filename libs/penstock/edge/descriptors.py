@@ -14,15 +14,15 @@ from google.rpc import error_details_pb2, status_pb2
 from penstock.errors import InvalidArgument
 
 KSERVE_SERVICE = "inference.GRPCInferenceService"
-# Method -> the field of its request that names the model, with its number. What is missing here is not reachable.
+# Method -> the field of its request that names the model, with its number. What is missing here is not reachable, such
+# as Triton's own ModelStreamInfer: a stream that is open would outlive its token, and our models answer once a request.
 MODEL_FIELDS = {
     "ModelInfer": ("model_name", 1),
-    "ModelStreamInfer": ("model_name", 1),
     "ModelReady": ("name", 1),
     "ModelMetadata": ("name", 1),
     "ModelConfig": ("name", 1),
 }
-PREDICTING = ("ModelInfer", "ModelStreamInfer")
+PREDICTING = "ModelInfer"
 
 
 def complete(content: bytes) -> FileDescriptorSet:
@@ -61,12 +61,5 @@ def kserve() -> FileDescriptorSet:
         message.field.add(
             name=field, number=number, type=FieldDescriptorProto.TYPE_STRING, label=FieldDescriptorProto.LABEL_OPTIONAL
         )
-        stream = method == "ModelStreamInfer"
-        service.method.add(
-            name=method,
-            input_type=f".inference.{method}Request",
-            output_type=".inference.Response",
-            client_streaming=stream,
-            server_streaming=stream,
-        )
+        service.method.add(name=method, input_type=f".inference.{method}Request", output_type=".inference.Response")
     return descriptor_pb2.FileDescriptorSet(file=[file])

@@ -43,18 +43,16 @@ def resource(services: Iterable[str], reflection: str) -> Json:
 
 def _inference() -> list[Json]:
     infer, model = r"/v2/models/[^/]+/infer", r"/v2/models/[^/]+(/ready|/config)?"
-    rpcs, infos = "|".join(PREDICTING), "ModelReady|ModelMetadata|ModelConfig"
-    stream = {"path": f"/{KSERVE_SERVICE}/ModelStreamInfer"}
+    infos = "ModelReady|ModelMetadata|ModelConfig"
     return [
         _endpoint("predict-http", {"safe_regex": {"regex": infer}}, prediction=True),
-        _endpoint("predict-grpc-stream", stream, prediction=True, timeout="0s"),
-        _endpoint("predict-grpc", {"safe_regex": {"regex": f"/{KSERVE_SERVICE}/({rpcs})"}}, prediction=True),
+        _endpoint("predict-grpc", {"path": f"/{KSERVE_SERVICE}/{PREDICTING}"}, prediction=True),
         _endpoint("model-http", {"safe_regex": {"regex": model}}),
         _endpoint("model-grpc", {"safe_regex": {"regex": f"/{KSERVE_SERVICE}/({infos})"}}),
     ]
 
 
-def _endpoint(name: str, match: Json, *, prediction: bool = False, timeout: str = INFERENCE_TIMEOUT) -> Json:
+def _endpoint(name: str, match: Json, *, prediction: bool = False) -> Json:
     # A model that was asked twice says the same, so whatever was not answered is asked again, of another member.
     causes = ["connect-failure", "refused-stream", "reset-before-request", "reset"]
     retry = {
@@ -72,7 +70,7 @@ def _endpoint(name: str, match: Json, *, prediction: bool = False, timeout: str 
     action: Json = {
         "cluster_header": "x-penstock-cluster",
         "cluster_not_found_response_code": "NOT_FOUND",
-        "timeout": timeout,
+        "timeout": INFERENCE_TIMEOUT,
         "idle_timeout": "300s",
         "retry_policy": retry,
     }

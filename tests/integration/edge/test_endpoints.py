@@ -188,7 +188,7 @@ async def test_what_controls_a_server_is_out_of_reach(
 CONTROL = [
     method.name
     for method in service_pb2.DESCRIPTOR.services_by_name["GRPCInferenceService"].methods
-    if not method.name.startswith(("ModelInfer", "ModelStream", "ModelReady", "ModelMeta", "ModelConfig", "Server"))
+    if not method.name.startswith(("ModelInfer", "ModelReady", "ModelMeta", "ModelConfig", "Server"))
 ]
 
 
@@ -200,16 +200,6 @@ async def test_what_controls_a_server_is_out_of_reach_by_grpc(
     with pytest.raises(grpc.aio.AioRpcError) as caught:
         await call(request().SerializeToString(), metadata=platform.metadata(role="admin"))
     assert caught.value.code() is grpc.StatusCode.UNIMPLEMENTED
-
-
-async def test_a_stream_of_predictions_flows(platform: Platform, stub: Any) -> None:
-    call = stub.ModelStreamInfer(metadata=platform.metadata())
-    for _ in range(3):
-        await call.write(request())
-        assert (await call.read()).infer_response.id == "r1"
-    await call.done_writing()
-    assert await call.read() is grpc.aio.EOF
-    assert dict(await call.initial_metadata())[PREDICTION_HEADER].startswith("projects/alpha/endpoints/clf/")
 
 
 async def test_large_bodies_pass(platform: Platform, http: aiohttp.ClientSession, stub: Any) -> None:
