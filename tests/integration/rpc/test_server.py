@@ -32,10 +32,12 @@ async def test_health_tells_that_it_serves_and_needs_no_token(platform: Platform
             assert answer.status == health_pb2.HealthCheckResponse.SERVING
 
 
-async def reflected(address: str) -> set[str]:
-    async with grpc.aio.insecure_channel(address) as channel:
+async def reflected(platform: Platform, token: str) -> set[str]:
+    async with echo_service.bare_channel(platform) as channel:
         stub = reflection_stub(channel)
-        call = stub.ServerReflectionInfo(iter([reflection_pb2.ServerReflectionRequest(list_services="")]))
+        metadata = [("authorization", f"Bearer {token}")] if token else []
+        request = reflection_pb2.ServerReflectionRequest(list_services="")
+        call = stub.ServerReflectionInfo(iter([request]), metadata=metadata)
         async for answer in call:
             return {service.name for service in answer.list_services_response.service}
     raise AssertionError("no answer")
@@ -45,11 +47,20 @@ async def test_reflection_lists_the_services_here_or_those_it_was_told() -> None
     here = await echo_service.start()
     told = await echo_service.start(reflected=[SERVICE, "penstock.test.v1.NamelessService"])
     try:
-        assert SERVICE in await reflected(here.server.address)
-        assert {SERVICE, "penstock.test.v1.NamelessService"} < await reflected(told.server.address)
+        assert SERVICE in await reflected(here, here.token("viewer"))
+        assert {SERVICE, "penstock.test.v1.NamelessService"} < await reflected(told, told.token("viewer"))
     finally:
         await here.close()
         await told.close()
+
+
+async def test_reflection_needs_a_token(platform: Platform) -> None:
+    platform.denied.add("revoked")
+    await platform.denylist.refresh()
+    for token in ("", "nonsense", platform.token(token_id="revoked"), platform.token(ttl=-60)):
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await reflected(platform, token)
+        assert caught.value.code() is grpc.StatusCode.UNAUTHENTICATED
 
 
 @pytest.mark.parametrize(("name", "why"), [("Unsafe", "say who may call it"), ("Nameless", "no field of its request")])
