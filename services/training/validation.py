@@ -8,13 +8,13 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from urllib.parse import urlsplit
 
 from penstock import names
 from penstock.algorithms.catalogue import CATALOGUE
 from penstock.errors import FieldViolation, InvalidArgument, PenstockError
 from penstock.jobs.spec import Git, Resources
 from penstock.objects import safe_join
+from penstock.runner.git import split_url
 from services.training.model import Code, Run
 
 MAX_PARAMETERS = 64 << 10  # bytes of JSON
@@ -81,7 +81,11 @@ def _algorithm(name: str) -> Iterator[FieldViolation]:
 
 
 def _git(git: Git, limits: Limits) -> Iterator[FieldViolation]:
-    parts = urlsplit(git.url)
+    try:
+        parts = split_url(git.url)
+    except InvalidArgument as error:
+        yield _wrong("code.git.url", error.message)
+        return
     local = git.url.startswith("/") or parts.scheme == "file"
     if local and not limits.local_code:
         yield _wrong("code.git.url", "A path is possible on an embedded platform only: give an https URL.")

@@ -12,7 +12,7 @@ import subprocess
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 from penstock.errors import InvalidArgument, NotFound, PenstockError, Unavailable
 
@@ -85,8 +85,18 @@ def check_url(url: str, *, local: bool) -> None:
         _addresses(url)
 
 
+def split_url(url: str) -> SplitResult:
+    """A URL's parts, the port a number if there is one. Raises InvalidArgument."""
+    try:
+        parts = urlsplit(url)
+        parts.port  # noqa: B018 (it is looked at when it is asked for)
+    except ValueError as error:
+        raise _bad(url, f"it is no URL: {error}") from error
+    return parts
+
+
 def _source(url: str, *, local: bool) -> tuple[str]:
-    parts = urlsplit(url)
+    parts = split_url(url)
     if parts.scheme == "https" and parts.hostname and not parts.username and not parts.password:
         return (url,)
     path = parts.path if parts.scheme == "file" and not parts.netloc else url

@@ -31,6 +31,8 @@ CASES: list[tuple[str, dict[str, Any]]] = [
     ("run.code.git.url", {"code": pb.Code(git=pb.GitSource(url="http://x.org/r")), "command": ["true"]}),
     ("run.code.git.url", {"code": pb.Code(git=pb.GitSource(url="https://a:b@x.org/r")), "command": ["true"]}),
     ("run.code.git.url", {"code": pb.Code(git=pb.GitSource(url="https://127.0.0.1/r")), "command": ["true"]}),
+    ("run.code.git.url", {"code": pb.Code(git=pb.GitSource(url="https://[::1")), "command": ["true"]}),
+    ("run.code.git.url", {"code": pb.Code(git=pb.GitSource(url="https://x.org:port/r")), "command": ["true"]}),
     ("run.code.git.url", {"code": pb.Code(git=pb.GitSource(url="/nowhere/at/all")), "command": ["true"]}),
     (
         "run.code.git.subdirectory",

@@ -110,7 +110,7 @@ def test_a_ref_is_no_option(repository: Path, ref: str) -> None:
     "url",
     ["http://example.org/x", "ssh://git@example.org/x", "git@example.org:x", "ext::sh -c id", "git://example.org/x",
      "https://", "https://user:secret@example.org/x", "--upload-pack=id", "file://host/x", "relative/path",
-     "/etc", "file:///etc", ""],
+     "/etc", "file:///etc", "", "https://[::1", "https://example.org:port/x"],
 )  # fmt: skip
 def test_other_sources_are_refused(url: str) -> None:
     with pytest.raises(InvalidArgument) as caught:
