@@ -1,7 +1,7 @@
 """What surrounds every call on the server: identity, deadline, errors that become status, a log line, figures.
 
-One interceptor does it for all four kinds of rpc, so no servicer does any of it. Methods that are not in the table are
-health, which anybody may ask, and reflection, which needs a token.
+One interceptor does it for all four kinds of rpc, so no servicer does any of it. Methods that are not in the table
+(health, reflection) pass through untouched.
 """
 
 from __future__ import annotations
@@ -39,7 +39,6 @@ from penstock.store.outbox import current_cause
 
 DEFAULT_DEADLINE_SECONDS = 60.0
 MAX_RESOURCE_CHARS = 500
-_REFLECTION = "/grpc.reflection."
 log = structlog.get_logger("penstock.rpc")
 
 Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
@@ -116,26 +115,9 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         """Wrap the handler that gRPC found."""
         handler = await continuation(handler_call_details)
         method = self._methods.get(handler_call_details.method)
-        if handler is None:
-            return None
-        if method is None:
-            return self._guard(handler) if handler_call_details.method.startswith(_REFLECTION) else handler
+        if handler is None or method is None:
+            return handler
         return self._wrap(handler, method)
-
-    def _guard(self, handler: Handler) -> Handler:
-        """Reflection: any valid token will do."""
-
-        async def guarded(requests: Any, context: Context) -> Any:
-            try:
-                self._authorizer.identify(plain_metadata(context.invocation_metadata()))
-            except PenstockError as error:
-                await context.abort(status_code(to_status(error)), error.message)
-            async for answer in handler.stream_stream(requests, context):
-                yield answer
-
-        return grpc.stream_stream_rpc_method_handler(
-            guarded, request_deserializer=handler.request_deserializer, response_serializer=handler.response_serializer
-        )
 
     def _wrap(self, handler: Handler, method: Method) -> Handler:
         make, behaviour = _parts(handler)

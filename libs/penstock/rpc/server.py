@@ -23,6 +23,7 @@ from penstock.rpc.calls import DEFAULT_DEADLINE_SECONDS, Audit, CallInterceptor
 from penstock.rpc.denylist import Denylist
 from penstock.rpc.figures import Figures
 from penstock.rpc.options import MAX_METADATA_BYTES, MESSAGE_OPTIONS
+from penstock.rpc.reflection import ReflectionGuard
 from penstock.rpc.tokens import Tokens
 
 log = structlog.get_logger(__name__)
@@ -78,14 +79,16 @@ class Server:
         self._tls = tls
         self.denylist = denylist
         self._services = [registration.service for registration in registrations]
+        authorizer = Authorizer(tokens, denylist)
         self._calls = CallInterceptor(
             methods_of(self._services),
-            Authorizer(tokens, denylist),
+            authorizer,
             Figures(registry if registry is not None else CollectorRegistry()),
             audit,
             deadline,
         )
-        self._server = grpc.aio.server(interceptors=[self._calls], options=_OPTIONS, maximum_concurrent_rpcs=MAX_CALLS)
+        around = [self._calls, ReflectionGuard(authorizer)]
+        self._server = grpc.aio.server(interceptors=around, options=_OPTIONS, maximum_concurrent_rpcs=MAX_CALLS)
         for registration in registrations:
             registration.add(registration.servicer, self._server)
         self._health = health_aio.HealthServicer()
