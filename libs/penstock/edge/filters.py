@@ -19,6 +19,10 @@ JWT = "envoy.filters.http.jwt_authn"
 IDENTITY = "envoy.filters.http.lua"
 BRIDGE = "envoy.filters.http.grpc_http1_reverse_bridge"
 PIN_HEADER = "x-penstock-revision"
+# What is read of a token, and the headers that hold it between two filters; no service or model sees them.
+CLAIM = "x-penstock-claim-"
+CLAIMS = ("project", "role", "jti")
+INNER_HEADERS = (*(f"{CLAIM}{claim}" for claim in CLAIMS), "penstock-pin")
 
 _JWT_TYPE = "envoy.extensions.filters.http.jwt_authn.v3.JwtAuthentication"
 _LUA_TYPE = "envoy.extensions.filters.http.lua.v3.Lua"
@@ -53,6 +57,8 @@ def jwt_resource(keys: Keys) -> Json:
         # Said explicitly: by default a token in the query would do too, and end up in logs.
         "from_headers": [{"name": "authorization", "value_prefix": "Bearer "}],
         "payload_in_metadata": "claims",
+        # What the identity filter needs of every token: Lua gets a header for less than metadata, which is a table.
+        "claim_to_headers": [{"header_name": f"{CLAIM}{claim}", "claim_name": claim} for claim in CLAIMS],
         "forward": True,  # our services check it again; routes to models drop it
         "clock_skew_seconds": 5,
         "require_expiration": True,

@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from penstock.edge.clusters import PREDICTION_HEADER, service_name
 from penstock.edge.descriptors import KSERVE_SERVICE, PREDICTING
 from penstock.edge.files import Json, discovery, typed
-from penstock.edge.filters import BRIDGE
+from penstock.edge.filters import BRIDGE, INNER_HEADERS
 from penstock.errors import InvalidArgument
 
 NAME = "edge"
@@ -78,7 +78,7 @@ def _endpoint(name: str, match: Json, *, prediction: bool = False) -> Json:
         "name": name,
         "match": match,
         "route": action,
-        "request_headers_to_remove": [*_SECRET_HEADERS, "x-penstock-cluster"],
+        "request_headers_to_remove": [*_SECRET_HEADERS, "x-penstock-cluster", *INNER_HEADERS],
     }
     return route if prediction else {**route, "response_headers_to_remove": [PREDICTION_HEADER]}
 
@@ -128,7 +128,7 @@ def _service(service: str, prefix: str) -> Json:
             "max_stream_duration": {"grpc_timeout_header_max": "0s"},  # the client's own deadline, without a bound
             "retry_policy": {"retry_on": "connect-failure,refused-stream", "num_retries": 3},
         },
-        "request_headers_to_remove": ["cookie"],
+        "request_headers_to_remove": ["cookie", *INNER_HEADERS],
     }
 
 
