@@ -168,8 +168,10 @@ async def test_cancelling_ends_it_whatever_it_waits_for(platform: EvaluationPlat
         await platform.stub().CancelEvaluation(pb.CancelEvaluationRequest(name=made.name))
     finally:
         platform.datasets.release()
-    assert (await platform.ended(made.name)).state == pb.Evaluation.CANCELLED
-    assert await platform.events(made.name) == []
+    ended = await platform.ended(made.name)
+    assert (ended.state, ended.reason) == (pb.Evaluation.CANCELLED, "cancelled")
+    (told,) = await platform.events(made.name)
+    assert (told["type"], told["data"]["reason"]) == ("evaluation.failed", "cancelled")
     with pytest.raises(FailedPrecondition):
         await platform.stub().CancelEvaluation(pb.CancelEvaluationRequest(name=made.name))
     await instance.kill()
