@@ -261,6 +261,10 @@ async def test_the_same_request_makes_one_evaluation(
     first = await platform.create(given.good, given.data, request_id="once")
     again = await platform.create(given.good, given.data, request_id="once")
     assert again.name == first.name
+    # A day later the store has forgotten the request, but a pipeline that was down meanwhile sends it again.
+    evaluations = platform.database.collection("evaluations")
+    await evaluations.update_one({"_id": first.name}, {"$set": {"requests": []}})
+    assert (await platform.create(given.good, given.data, request_id="once")).name == first.name
 
 
 @pytest.mark.parametrize(
