@@ -42,7 +42,7 @@ def types(events: list[dict[str, Any]]) -> list[str]:
 async def folders_gone(platform: EvaluationPlatform) -> None:
     """Wait until the jobs' folders are removed, which follows the write that ends an evaluation."""
     async with asyncio.timeout(10):
-        while await asyncio.to_thread(lambda: list((platform.root / "jobs").glob("*.evaluation.*"))):  # noqa: ASYNC110 (a folder tells nobody)
+        while await asyncio.to_thread(lambda: list((platform.root / "jobs").glob("evaluation.*"))):  # noqa: ASYNC110 (a folder tells nobody)
             await asyncio.sleep(0.02)
 
 
