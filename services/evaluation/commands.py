@@ -27,7 +27,10 @@ class Evaluations:
     async def create(
         self, project: str, id: str, *, model: str, dataset: str, rule: str, baseline: str, author: str, request_id: str
     ) -> Stored[Evaluation]:
-        """Queue an evaluation. Raises InvalidArgument and NotFound, naming the field."""
+        """Queue an evaluation. The same request again, however late, gives the evaluation that it made.
+
+        Raises InvalidArgument and NotFound, naming the field.
+        """
         model = _name(model, ("model_version",), project, "evaluation.model_version")
         dataset = _name(dataset, ("dataset_version",), project, "evaluation.dataset_version")
         if rule:
@@ -68,7 +71,12 @@ class Evaluations:
             causation_id=cause.causation_id,
             traceparent=cause.traceparent,
         )
-        stored = await self.repository.evaluations.create(evaluation.name, evaluation, request_id=request_id or None)
+        try:
+            stored = await self.repository.evaluations.create(evaluation.name, evaluation)
+        except AlreadyExists:
+            if not request_id:
+                raise
+            stored = await self.repository.evaluations.get(evaluation.name)  # its id is a hash of this very request
         self.woken.set()
         return stored
 

@@ -16,14 +16,21 @@ from services.evaluation.model import ClassMetrics, Evaluation, Result
 
 ALGORITHM = "evaluate-classification"
 GRACE = 5.0  # seconds
+PREFIX = "evaluation."  # of the ids of its jobs: training's lie in the same folder
 
 
 def ref_of(evaluation: Evaluation, attempt: int = 0) -> AttemptRef:
     """An attempt, the current one by default."""
     number = attempt or evaluation.attempt
     resource = names.parse(evaluation.name, kind="evaluation")
-    # Shares its folder with training's jobs, so the middle word keeps the ids apart.
-    return AttemptRef(f"{resource.project}.evaluation.{resource.id}", number, f"{evaluation.name}/attempts/{number}")
+    job = f"{PREFIX}{resource.project}.{resource.id}"
+    return AttemptRef(job, number, f"{evaluation.name}/attempts/{number}")
+
+
+def name_of(job: str) -> str:
+    """The name of the evaluation that a job of this service works for."""
+    project, _, id = job.removeprefix(PREFIX).partition(".")
+    return names.build("evaluation", project, id)
 
 
 def spec_of(evaluation: Evaluation, manifest: dataset_pb.Manifest) -> JobSpec:

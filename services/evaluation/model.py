@@ -126,13 +126,16 @@ class Evaluation:
         """The evaluation, ended without metrics."""
         if self.state.final or self.state is State.CANCELLING:
             return self
+        return self._ended_without_metrics(State.FAILED, reason, at)
+
+    def _ended_without_metrics(self, state: State, reason: str, at: datetime) -> tuple[Evaluation, list[NewEvent]]:
         event = events_pb2.EvaluationFailed(
             evaluation=self.name,
             model_version=self.model_version,
             dataset_version=self.dataset_version,
             reason=reason,
         )
-        return replace(self, state=State.FAILED, reason=reason, end_time=at), [NewEvent.of(event)]
+        return replace(self, state=state, reason=reason, end_time=at), [NewEvent.of(event)]
 
     def finish(self, verdict: Verdict | None, at: datetime) -> Evaluation | tuple[Evaluation, list[NewEvent]]:
         """The evaluation with its verdict (None without a rule), and the events that say so."""
@@ -169,6 +172,8 @@ class Evaluation:
             raise FailedPrecondition(f"The evaluation has {self.state.lower()} already.")
         return self if self.state is State.CANCELLING else replace(self, state=State.CANCELLING)
 
-    def cancelled(self, at: datetime) -> Evaluation:
-        """The evaluation, of which nothing runs any more."""
-        return replace(self, state=State.CANCELLED, end_time=at) if self.state is State.CANCELLING else self
+    def cancelled(self, at: datetime) -> Evaluation | tuple[Evaluation, list[NewEvent]]:
+        """The evaluation, of which nothing runs any more, and the event that tells who waits for it."""
+        if self.state is not State.CANCELLING:
+            return self
+        return self._ended_without_metrics(State.CANCELLED, "cancelled", at)

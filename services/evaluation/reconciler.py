@@ -121,6 +121,10 @@ class Reconciler:
         if time.monotonic() - self._started.get(ref, float("-inf")) < START_AGAIN:
             return
         manifest = await self.evaluations.peers.manifest(evaluation.dataset_version, evaluation.author)
+        # Read anew: whoever holds an old copy must not start what has ended meanwhile, of which nothing is left.
+        current = (await self.repository.evaluations.get(evaluation.name)).value
+        if current.state is not State.RUNNING or current.attempt != evaluation.attempt or current.result is not None:
+            return
         await self.executor.start(spec_of(evaluation, manifest))
         self._started[ref] = time.monotonic()
 

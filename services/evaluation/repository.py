@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import UTC, datetime
 
 from penstock.store import Aggregates, Database, Page, Span, Stored
+from services.evaluation.jobs import name_of
 from services.evaluation.model import Evaluation, State
 
 # A range with a lower end finds what has the field; ordering by it alone would read everything that has it not.
@@ -43,6 +45,12 @@ class Repository:
     async def unfinished(self) -> list[Stored[Evaluation]]:
         """Evaluations under way, oldest first."""
         return list(await self.evaluations.find(span=Span("active", gte=_BEGINNING)))
+
+    async def wanted(self, jobs: Sequence[str]) -> set[str]:
+        """Those of some jobs whose evaluation still waits for a result."""
+        found = await self.evaluations.get_many([name_of(job) for job in jobs])
+        waiting = {s.id for s in found.values() if not s.value.state.final and s.value.result is None}
+        return {job for job in jobs if name_of(job) in waiting}
 
     async def done(self, model_version: str, dataset_version: str) -> Stored[Evaluation] | None:
         """A successful evaluation of that model on that data, if there is one."""

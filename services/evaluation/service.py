@@ -10,10 +10,12 @@ from penstock.api.evaluation.v1.evaluation_service_pb2_grpc import add_Evaluatio
 from penstock.api.serving.v1.serving_service_pb2_grpc import ServingServiceStub
 from penstock.api.training.v1.training_service_pb2_grpc import TrainingServiceStub
 from penstock.events import Relay
+from penstock.jobs.leftovers import Leftovers
 from penstock.jobs.local import LocalExecutor
 from penstock.rpc.server import Registration
 from penstock.runtime.service import Context, Service
 from services.evaluation.commands import Evaluations
+from services.evaluation.jobs import PREFIX
 from services.evaluation.peers import Peers
 from services.evaluation.reconciler import Reconciler
 from services.evaluation.repository import Repository
@@ -41,5 +43,9 @@ def build(context: Context) -> Service:
             )
         ],
         prepare=repository.prepare,
-        tasks=[Relay(context.database(), (repository.evaluations,), context.bus).run, reconciler.run],
+        tasks=[
+            Relay(context.database(), (repository.evaluations,), context.bus).run,
+            reconciler.run,
+            Leftovers(executor, PREFIX, repository.wanted).run,
+        ],
     )

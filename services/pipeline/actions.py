@@ -67,7 +67,9 @@ class Outcome:
 
 
 class Action(Protocol):
-    """One kind of step."""
+    """One kind of step. If it is not `cancellable`, its resource is left to end, and never made to be cancelled."""
+
+    cancellable: bool
 
     async def start(self, project: str, settings: Mapping[str, Any], request_id: str) -> str:
         """Make the resource, or find the one made under `request_id`; answers its name."""
@@ -110,6 +112,8 @@ class References:
 class Train:
     """`train`: a training run."""
 
+    cancellable = True
+
     def __init__(self, channels: Channels) -> None:
         self._api = channels.stub(TrainingServiceStub, "training")
         self._references = References(channels)
@@ -144,6 +148,8 @@ class Train:
 
 class Tune:
     """`tune`: a study."""
+
+    cancellable = True
 
     def __init__(self, channels: Channels) -> None:
         self._api = channels.stub(TuningServiceStub, "tuning")
@@ -189,6 +195,8 @@ class Tune:
 
 class Evaluate:
     """`evaluate`: an evaluation; a verdict that fails ends the run."""
+
+    cancellable = True
 
     def __init__(self, channels: Channels) -> None:
         self._api = channels.stub(EvaluationServiceStub, "evaluation")
@@ -242,6 +250,8 @@ class Evaluate:
 
 class Deploy:
     """`deploy`: a revision that takes an endpoint's traffic."""
+
+    cancellable = False
 
     def __init__(self, channels: Channels) -> None:
         self._api = channels.stub(ServingServiceStub, "serving")

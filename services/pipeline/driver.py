@@ -32,6 +32,8 @@ SWEEP = 2.0  # seconds between looks for runs that nobody drives
 PAUSE = 0.5  # seconds before a service that does not answer is asked again
 # What asking again cannot change; everything else (a conflict, a service that is down) is tried again.
 _HOPELESS = (InvalidArgument, NotFound, StepFailed, PermissionDenied, FailedPrecondition)
+# To ask by making it would begin what cannot be ended again.
+_UNKNOWN = "cancelled while it was being asked for: if the request had been heard, what it made is left to end"
 log = logging.getLogger(__name__)
 
 
@@ -175,25 +177,28 @@ class Driver:
         if index is not None:
             step = run.step_runs[index]
             if step.state is StepState.RUNNING:
-                step = replace(step, resource=await self._cancelled(run, index))
+                step = await self._cancelled(run, index)
             step = replace(step, state=StepState.CANCELLED, end_time=now())
             run = run.with_step(index, step)
             if step.resource:
                 events.insert(0, _step_event(run, step))
         await self.repository.runs.save(stored, replace(run, state=RunState.CANCELLED, end_time=now()), events)
 
-    async def _cancelled(self, run: PipelineRun, index: int) -> str:
-        """Cancel what a step made; answers it ("": nothing was made)."""
-        resource = run.step_runs[index].resource
+    async def _cancelled(self, run: PipelineRun, index: int) -> StepRun:
+        """Cancel what a step made; answers the step with it (without: nothing was made)."""
+        step, action = run.step_runs[index], self.actions[run.steps[index].action]
+        if not step.resource and not action.cancellable:
+            return replace(step, reason=_UNKNOWN)
+        resource = step.resource
         try:
             # Whether it was made before a crash only its owner knows: ask by making it.
             resource = resource or await self._resource(run, index)
-            await self.actions[run.steps[index].action].cancel(resource)
+            await action.cancel(resource)
         except (Unavailable, Conflict):
             raise
         except PenstockError as error:
-            log.info("%s of %s was not cancelled: %s", run.steps[index].id, run.name, error)  # it ended by itself
-        return resource
+            log.info("%s of %s was not cancelled: %s", step.id, run.name, error)  # it ended by itself
+        return replace(step, resource=resource)
 
 
 def _variables(run: PipelineRun) -> dict[str, Any]:

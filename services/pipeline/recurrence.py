@@ -15,7 +15,7 @@ from penstock.events import Event
 from services.pipeline.model import Cause, Pipeline
 from services.pipeline.repository import Repository
 
-FetchHistory = Callable[[str, int], Awaitable[list[Event]]]
+FetchEvent = Callable[[str, int], Awaitable[Event | None]]
 MAX_STEPS = 1_000  # events looked at for one decision
 _REQUEST = "request:"  # a causation that is no event: somebody asked for it
 
@@ -26,10 +26,10 @@ class _Unknown(Exception):
 
 @dataclass
 class Recurrence:
-    """Counts runs; `fetch_history` gives the events of a resource after a sequence, from its owner."""
+    """Counts runs; `fetch_event` gives the event of a resource with a sequence, from its owner; None: there is none."""
 
     repository: Repository
-    fetch_history: FetchHistory
+    fetch_event: FetchEvent
 
     async def count(self, pipeline: Pipeline, cause: Cause) -> int:
         """Runs of `pipeline` that led to `cause`, counted no further than it matters. Raises Unavailable.
@@ -54,9 +54,10 @@ class Recurrence:
             if chain in seen:
                 continue
             seen.add(chain)
-            for stored in await self.repository.runs_of_chain(pipeline.project, chain):
-                run = stored.value
+            async for run in self.repository.runs_of_chain(pipeline.project, chain):
                 count += run.pipeline == pipeline.name and not any(c.key == cause.key for c in run.causes)
+                if count >= pipeline.max_recurrence:
+                    break
                 waiting += [c.correlation_id for c in run.causes]
         return count
 
@@ -88,10 +89,9 @@ class Recurrence:
 
     async def _cause_of(self, resource: str, sequence: int) -> str:
         try:
-            found = await self.fetch_history(resource, sequence - 1)
+            event = await self.fetch_event(resource, sequence)
         except NotFound as error:
             raise _Unknown from error
-        event = next((event for event in found if event.sequence == sequence), None)
         if event is None:
             raise _Unknown
         if not event.causation_id and event.correlation_id != event.id:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
@@ -12,6 +12,7 @@ from services.pipeline.model import Pipeline, PipelineRun, Window
 
 # A range with a lower end finds what has the field; ordering by it alone would read everything that has it not.
 _BEGINNING = datetime(1970, 1, 1, tzinfo=UTC)
+_PORTION = 20
 
 
 class Repository:
@@ -81,9 +82,16 @@ class Repository:
         """Runs under way, oldest first."""
         return list(await self.runs.find(span=Span("active", gte=_BEGINNING)))
 
-    async def runs_of_chain(self, project: str, correlation_id: str) -> list[Stored[PipelineRun]]:
-        """Runs that continue a chain of causes."""
-        return list(await self.runs.find(eq={"correlation": f"{project}/{correlation_id}"}))
+    async def runs_of_chain(self, project: str, correlation_id: str) -> AsyncIterator[PipelineRun]:
+        """Runs that continue a chain of causes; read in portions, since few are needed of a chain with thousands."""
+        chain, after = {"correlation": f"{project}/{correlation_id}"}, None
+        while True:
+            page = await self.runs.find(eq=chain, limit=_PORTION, after=after)
+            for stored in page:
+                yield stored.value
+            after = page.next
+            if after is None:
+                return
 
     async def runs_page(self, pipeline: str, limit: int, after: str | None) -> Page[Stored[PipelineRun]]:
         """The runs of a pipeline, newest first."""

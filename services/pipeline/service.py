@@ -27,7 +27,7 @@ def build(context: Context) -> Service:
     database = context.database()
     repository = Repository(database)
     windows = Windows(repository)
-    triggers = Triggers(repository, windows, Recurrence(repository, context.fetch_history))
+    triggers = Triggers(repository, windows, Recurrence(repository, context.fetch_event))
     driver = Driver(repository, actions(context.channels), windows.begun)
     pipelines = PipelineServicer(Pipelines(repository, windows.begun), Freshness(database, consumers.NAME))
     return Service(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import structlog
@@ -20,7 +20,7 @@ from penstock.rpc.tokens import Tokens
 from penstock.store import now
 from services.training import model
 from services.training.datasets import Datasets
-from services.training.jobs import GRACE_SECONDS, ref_of, spec_of
+from services.training.jobs import GRACE_SECONDS, name_of, ref_of, spec_of
 from services.training.model import Change, Run
 from services.training.outcomes import model_version, outcome_of
 from services.training.registry import register
@@ -68,8 +68,13 @@ class Attempts:
         return None
 
     async def cancel(self, run: Run) -> str | None:
-        """End the current attempt: the digest of its log ("": none) once nothing of it runs, None until then."""
+        """End the current attempt: the digest of its log ("": none) once nothing of it runs, None until then.
+
+        Raises Fenced if somebody else has ended it.
+        """
         ref = ref_of(run)
+        # Read anew: cancelling what others have ended and removed would make its folder again.
+        model.fence_cancelling((await self.repository.runs.get(run.name)).value)
         await self.executor.cancel(ref, GRACE_SECONDS)
         seen = await self.executor.observe(ref)
         if seen.phase is Phase.HELD:
@@ -92,6 +97,12 @@ class Attempts:
             self._started.pop(ref, None)
             self._adopted.discard(ref)
 
+    async def wanted(self, jobs: Sequence[str]) -> set[str]:
+        """Those of some jobs whose run still waits for a result."""
+        found = await self.repository.runs.get_many([name_of(job) for job in jobs])
+        waiting = {s.id for s in found.values() if s.value.state not in model.FINAL and not s.value.accepted}
+        return {job for job in jobs if name_of(job) in waiting}
+
     async def _cleanup(self, ref: AttemptRef, *, last: bool) -> None:
         for _ in range(_CLEANUPS):
             try:
@@ -110,11 +121,11 @@ class Attempts:
     async def _start(self, run: Run, ref: AttemptRef) -> None:
         if time.monotonic() - self._started.get(ref, float("-inf")) < START_SECONDS:
             return
-        # Read anew: whoever holds an old copy of the run must not start what others have given up.
-        model.fence((await self.repository.runs.get(run.name)).value, run.attempt)
         manifest = await self.datasets.manifest(run.dataset_version, run.author)
         if manifest.digest != run.manifest:
             raise FailedPrecondition(f"The manifest of {run.dataset_version} is not the one that {run.name} pinned.")
+        # Read anew, and last: whoever holds an old copy of the run must not start what others have given up.
+        model.fence((await self.repository.runs.get(run.name)).value, run.attempt)
         report = self._report(run)
         await self.executor.start(spec_of(run, manifest, report, local_code=self.local_code))
         self._started[ref] = time.monotonic()

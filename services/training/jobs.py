@@ -10,6 +10,7 @@ from services.training.datasets import job_input
 from services.training.model import Run
 
 GRACE_SECONDS = 10.0
+PREFIX = "run."  # of the ids of its jobs: other services' lie in the same folder
 
 
 def prefix(run: str, attempt: int) -> str:
@@ -24,9 +25,15 @@ def ref_of(run: Run, attempt: int = 0) -> AttemptRef:
 
 
 def job_id(run: str) -> str:
-    """The id of a run's job: other services and projects share the executor's folder."""
+    """The id of a run's job."""
     resource = names.parse(run, kind="run")
-    return f"run.{resource.project}.{resource.id}"
+    return f"{PREFIX}{resource.project}.{resource.id}"
+
+
+def name_of(job: str) -> str:
+    """The name of the run that a job of this service works for."""
+    project, _, id = job.removeprefix(PREFIX).partition(".")
+    return names.build("run", project, id)
 
 
 def spec_of(run: Run, manifest: pb.Manifest, report: Report | None, *, local_code: bool) -> JobSpec:

@@ -148,6 +148,12 @@ def fence(run: Run, attempt: int) -> None:
         raise Fenced(f"Attempt {attempt} of {run.name} is not the one that counts: it is {run.state}, {run.attempt}.")
 
 
+def fence_cancelling(run: Run) -> None:
+    """Refuse to end what is not being cancelled (any more). Raises Fenced."""
+    if run.state is not RunState.CANCELLING:
+        raise Fenced(f"{run.name} is {run.state}, not CANCELLING.")
+
+
 def queue(run: Run) -> Change:
     """A new run, as its first document says it."""
     return run, (facts.queued(run),)
@@ -244,8 +250,7 @@ def cancel(run: Run, now: datetime) -> Change:
 
 def cancelled(run: Run, now: datetime, log: str = "") -> Change:
     """Nothing of a cancelling run is left. Raises Fenced unless it is CANCELLING."""
-    if run.state is not RunState.CANCELLING:
-        raise Fenced(f"{run.name} is {run.state}, not CANCELLING.")
+    fence_cancelling(run)
     return _cancelled(_end_attempt(run, "cancelled", now, "cancelled", None, log), now)
 
 

@@ -11,6 +11,7 @@ from penstock.api.training.v1 import training_service_pb2
 from penstock.api.training.v1.training_service_pb2_grpc import add_TrainingServiceServicer_to_server
 from penstock.events import Relay
 from penstock.jobs.executor import Executor
+from penstock.jobs.leftovers import Leftovers
 from penstock.jobs.local import LocalExecutor
 from penstock.objects import ObjectStore
 from penstock.rpc.channels import Channels
@@ -22,6 +23,7 @@ from penstock.store import Database
 from services.training.attempts import Attempts
 from services.training.commands import Commands
 from services.training.datasets import Datasets
+from services.training.jobs import PREFIX
 from services.training.logs import Logs
 from services.training.reconciler import Reconciler
 from services.training.repository import Repository
@@ -39,6 +41,7 @@ class Training:
     commands: Commands
     servicer: TrainingServicer
     reconciler: Reconciler
+    leftovers: Leftovers
 
 
 def assemble(
@@ -59,7 +62,8 @@ def assemble(
     reconciler = Reconciler(repository, attempts, datasets, signals, limits.cores)
     commands = Commands(repository, objects, datasets, limits, reconciler.wake)
     servicer = TrainingServicer(commands, Logs(repository, executor, objects), signals)
-    return Training(repository, commands, servicer, reconciler)
+    leftovers = Leftovers(executor, PREFIX, attempts.wanted)
+    return Training(repository, commands, servicer, reconciler, leftovers)
 
 
 def build(context: Context) -> Service:
@@ -83,6 +87,7 @@ def build(context: Context) -> Service:
         tasks=[
             Relay(database, (repository.runs, repository.models), context.bus).run,
             training.reconciler.run,
+            training.leftovers.run,
             executor.prepare,
         ],
     )

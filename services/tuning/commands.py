@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 from google.protobuf import json_format
 
-from penstock.errors import FieldViolation, PenstockError
+from penstock.errors import AlreadyExists, FieldViolation, PenstockError
 from penstock.store import Cause, Stored, current_cause, now
 from services.tuning import model
 from services.tuning.model import Study, Told, Trial
@@ -24,8 +24,10 @@ class Commands:
     trainings: Trainings
     wake: Callable[[str], None]
 
-    async def create_study(self, study: Study, request_id: str) -> Stored[Study]:
-        """Start a study. The same request again gives the study that it made.
+    async def create_study(self, study: Study, request_id: str, *, named: bool) -> Stored[Study]:
+        """Start a study; `named` says that its id was chosen, and does not follow from the request.
+
+        The same request again gives the study that it made: for 24 hours if that is named, else however late.
 
         Raises InvalidArgument, NotFound (dataset version, code), AlreadyExists, with the fields.
         """
@@ -34,7 +36,12 @@ class Commands:
             study = await self._checked(study)
         cause = current_cause.get() or Cause()
         first, facts = model.begin(replace(study, correlation_id=cause.correlation_id, traceparent=cause.traceparent))
-        stored = await self.repository.studies.create(study.name, first, news(facts), request_id=request_id or None)
+        try:
+            stored = await self.repository.studies.create(study.name, first, news(facts), request_id=request_id or None)
+        except AlreadyExists:
+            if named or not request_id:
+                raise
+            stored = await self.repository.studies.get(study.name)  # its id is a hash of this very request
         self.wake(study.name)
         return stored
 

@@ -36,7 +36,8 @@ class TuningServicer(Base):
         id = names.check_id(request.study_id or resource_id(request, project), "study_id")
         name = names.build("study", project, id)
         study = converters.new_study(request.study, name=name, author=caller().actor, created=now())
-        return await self._message(await self.commands.create_study(study, request_id(request)))
+        named = bool(request.study_id)
+        return await self._message(await self.commands.create_study(study, request_id(request), named=named))
 
     async def GetStudy(self, request: pb.GetStudyRequest, context: Context) -> pb.Study:
         return await self._message(await self.commands.repository.studies.get(_study(request.name)))

@@ -33,6 +33,7 @@ from penstock.api.training.v1.training_service_pb2_grpc import (
 )
 from penstock.errors import NotFound
 from penstock.jobs.executor import Executor
+from penstock.jobs.leftovers import Leftovers
 from penstock.jobs.local import LocalExecutor
 from penstock.objects import ObjectStore
 from penstock.rpc.channels import Channels
@@ -43,6 +44,7 @@ from penstock.rpc.tokens import ServiceTokens, Tokens
 from penstock.runtime.settings import JobEnvironment
 from penstock.store import Database
 from services.evaluation.commands import Evaluations
+from services.evaluation.jobs import PREFIX
 from services.evaluation.peers import Peers
 from services.evaluation.reconciler import Reconciler
 from services.evaluation.repository import Repository
@@ -96,12 +98,16 @@ class Instance:
 
     repository: Repository
     reconciler: Reconciler
+    leftovers: Leftovers
     server: Server
     task: asyncio.Task[None] | None = None
 
     def run(self) -> None:
-        """Start the reconciler."""
-        self.task = asyncio.create_task(self.reconciler.run())
+        """Start the reconciler and the sweep."""
+        self.task = asyncio.create_task(self._work())
+
+    async def _work(self) -> None:
+        await asyncio.gather(self.reconciler.run(), self.leftovers.run())
 
     async def kill(self) -> None:
         """Stop without finishing anything."""
@@ -173,7 +179,8 @@ class EvaluationPlatform:
         )
         server = Server("127.0.0.1:0", [registration], self.tokens, Denylist(nothing_denied))
         self.addresses["evaluation"] = await server.start()
-        instance = Instance(repository, reconciler, server)
+        leftovers = Leftovers(executor or self.executor, PREFIX, repository.wanted)
+        instance = Instance(repository, reconciler, leftovers, server)
         self.instances.append(instance)
         if run:
             instance.run()

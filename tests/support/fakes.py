@@ -62,6 +62,7 @@ class Desk:
     cancelled: list[str] = field(default_factory=list)
     calls: int = 0  # creations asked for, repeated ones too
     refuse: Callable[[Any], Exception | None] = lambda request: None
+    silence: Exception | None = None  # what the client of a creation sees in place of the answer
     _resources: dict[str, Any] = field(default_factory=dict)
     _by_request: dict[str, str] = field(default_factory=dict)
     _changed: asyncio.Condition = field(default_factory=asyncio.Condition)
@@ -83,6 +84,8 @@ class Desk:
             self.made.append(Made(resource.name, request, caller().actor, current_cause.get() or Cause()))
             if self.ends is not None:
                 await self.end(resource.name, "SERVING" if kind == "revision" and self.ends != "FAILED" else self.ends)
+        if self.silence is not None:
+            raise self.silence
         return self._resources[self._by_request[request.request_id]]
 
     async def end(self, name: str, state: str = "SUCCEEDED", **fields: Any) -> None:

@@ -86,15 +86,15 @@ class PipelinePlatform:
         pipelines = Pipelines(repository, windows.begun)
         return Instance(
             repository,
-            Triggers(repository, windows, Recurrence(repository, self.fetch_history)),
+            Triggers(repository, windows, Recurrence(repository, self.fetch_event)),
             windows,
             driver,
             pipelines,
         )
 
-    async def fetch_history(self, resource: str, after: int) -> list[Event]:
-        """The events of a resource, as their owner answers them."""
-        return [event for event in self.history.get(resource, []) if event.sequence > after]
+    async def fetch_event(self, resource: str, sequence: int) -> Event | None:
+        """An event of a resource, as its owner answers it."""
+        return next((event for event in self.history.get(resource, []) if event.sequence == sequence), None)
 
     async def close(self) -> None:
         """End it."""

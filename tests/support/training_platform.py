@@ -114,8 +114,7 @@ class TrainingPlatform:
         await training.repository.prepare()
         server = self.server(Registration(add_TrainingServiceServicer_to_server, training.servicer, SERVICE))
         self.addresses["training"] = await server.start()
-        task = asyncio.create_task(training.reconciler.run() if reconcile else asyncio.Event().wait())
-        instance = Instance(training, server, task)  # type: ignore[arg-type]
+        instance = Instance(training, server, asyncio.create_task(_work(training) if reconcile else _idle()))
         self.instances.append(instance)
         return instance
 
@@ -171,6 +170,14 @@ class TrainingPlatform:
         kept = training.models if "/models/" in resource else training.runs
         found = await self.database.collection(kept.name).find_one({"_id": resource})
         return [json.loads(entry)["type"] for entry in found["outbox"]] if found else []
+
+
+async def _work(training: Training) -> None:
+    await asyncio.gather(training.reconciler.run(), training.leftovers.run())
+
+
+async def _idle() -> None:
+    await asyncio.Event().wait()
 
 
 def make_repository(path: Path, files: dict[str, bytes]) -> Path:

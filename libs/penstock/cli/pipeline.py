@@ -120,7 +120,7 @@ def delete(session: Session, name: str) -> None:
 @click.argument("run")
 @connected
 def cancel(session: Session, name: str, run: str) -> None:
-    """Cancel a run of a pipeline and what it does now."""
+    """Cancel a run of a pipeline and what it does now; a deployment under way is left to end."""
     from penstock.api.pipeline.v1 import pipeline_service_pb2 as pb
 
     changed = session.client.pipelines.CancelPipelineRun(

@@ -65,3 +65,9 @@ class Executor(Protocol):
 
     async def cleanup(self, ref: AttemptRef, *, last: bool) -> None:
         """Forget an attempt that has ended: its files (not its result). With `last`, the job's checkpoints too."""
+
+    async def jobs(self, prefix: str) -> list[str]:
+        """The ids, beginning with `prefix`, of the jobs of which anything is left here."""
+
+    async def remove(self, job: str) -> bool:
+        """End and forget all attempts of a job that nobody waits for; False, and nothing done, while one is held."""

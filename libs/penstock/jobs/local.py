@@ -18,7 +18,7 @@ from penstock.jobs.attempt import Attempt
 from penstock.jobs.executor import LogChunk, Observation, Phase
 from penstock.jobs.result import JobResult
 from penstock.jobs.spec import Algorithm, AttemptRef, JobSpec, Report
-from penstock.objects import ObjectStore
+from penstock.objects import ObjectStore, safe_join
 from penstock.objects.durable import make_folder
 from penstock.runner import processes
 from penstock.runtime.settings import inherited
@@ -72,10 +72,8 @@ class LocalExecutor:
             await asyncio.to_thread(attempt.put_report, report)
 
     async def cancel(self, ref: AttemptRef, grace: float) -> None:
-        """Have an attempt end. An attempt that never started is refused its start."""
-        attempt = Attempt.of(self._root, ref)
-        attempt.folder.mkdir(parents=True, exist_ok=True)
-        await asyncio.to_thread(attempt.cancel, grace)
+        """Have an attempt end. An attempt that never started is refused its start; one with a result has ended."""
+        await asyncio.to_thread(self._cancel, ref, grace)
 
     async def kill_rest(self, ref: AttemptRef) -> int:
         """End every process of an attempt, its shim too; TimeoutError if some cannot be ended."""
@@ -88,6 +86,14 @@ class LocalExecutor:
     async def cleanup(self, ref: AttemptRef, *, last: bool) -> None:
         """Remove an attempt's folder. Raises FailedPrecondition while it is held."""
         await asyncio.to_thread(self._cleanup, Attempt.of(self._root, ref), last)
+
+    async def jobs(self, prefix: str) -> list[str]:
+        """The jobs that have a folder."""
+        return await asyncio.to_thread(lambda: sorted(folder.name for folder in self._root.glob(f"{prefix}*")))
+
+    async def remove(self, job: str) -> bool:
+        """Remove a job's folder, with all attempts, unless one is held. TimeoutError if a process cannot be ended."""
+        return await asyncio.to_thread(self._remove, job)
 
     async def shutdown(self) -> None:
         """End the process for warm starts and all running attempts, which are LOST then (`penstock down`)."""
@@ -125,6 +131,13 @@ class LocalExecutor:
             return Observation(Phase.HELD)
         return Observation(Phase.LOST if started else Phase.NEVER_STARTED)
 
+    def _cancel(self, ref: AttemptRef, grace: float) -> None:
+        if self._objects.get_named(ref.result_key) is not None:
+            return  # its folder may be gone, and must not come back
+        attempt = Attempt.of(self._root, ref)
+        attempt.folder.mkdir(parents=True, exist_ok=True)
+        attempt.cancel(grace)
+
     def _kill_rest(self, attempt: Attempt) -> int:
         shim = attempt.identity("start.json")
         killed = 0
@@ -147,6 +160,16 @@ class LocalExecutor:
         shutil.rmtree(attempt.folder, ignore_errors=True)
         if last:
             shutil.rmtree(attempt.folder.parent, ignore_errors=True)
+
+    def _remove(self, job: str) -> bool:
+        folder = safe_join(self._root, job, field="job")
+        attempts = [Attempt(path) for path in folder.glob("[0-9]*")]
+        if any(attempt.held() for attempt in attempts):
+            return False
+        for attempt in attempts:  # only these folders tell which processes are an attempt's
+            self._kill_rest(attempt)
+        shutil.rmtree(folder, ignore_errors=True)
+        return True
 
     def _shutdown(self) -> None:
         if not warm.ask(self._warm, warm.STOP):

@@ -13,6 +13,7 @@ from penstock.api.event.v1.event_service_pb2_grpc import (
 )
 from penstock.errors import NotFound
 from penstock.events import Bus, DeadLetter, DeadLetters, EventLog, replay
+from penstock.events.event_log import MAX_EVENTS
 from penstock.rpc.paging import decode_token, encode_token, page_size
 from penstock.rpc.server import Registration
 from penstock.store import Database
@@ -42,7 +43,8 @@ class EventLogServicer(EventLogServiceServicer):
     async def ListEvents(self, request: pb.ListEventsRequest, context: Any) -> pb.ListEventsResponse:
         service = names.parse(request.resource, field="resource").service
         log = EventLog(self._database(service, "resource"))
-        events = await log.of_resource(request.resource, request.after_sequence)
+        limit = min(request.page_size, MAX_EVENTS) if request.page_size > 0 else MAX_EVENTS
+        events = await log.of_resource(request.resource, request.after_sequence, limit)
         return pb.ListEventsResponse(events=[event.to_proto() for event in events])
 
     async def ListDeadLetters(self, request: pb.ListDeadLettersRequest, context: Any) -> pb.ListDeadLettersResponse:

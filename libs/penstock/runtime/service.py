@@ -72,6 +72,13 @@ class Context:
             found += [Event.from_proto(event) for event in answer.events]
             after = found[-1].sequence
 
+    async def fetch_event(self, resource: str, sequence: int) -> Event | None:
+        """One event of any resource, from the service that owns it; None if there is none. Raises Unavailable."""
+        stub = self.channels.stub(EventLogServiceStub, names.parse(resource).service)
+        request = ListEventsRequest(resource=resource, after_sequence=sequence - 1, page_size=1)
+        found = [Event.from_proto(event) for event in (await stub.ListEvents(request)).events]
+        return next((event for event in found if event.sequence == sequence), None)
+
 
 @dataclass
 class Service:

@@ -42,7 +42,7 @@ def types(events: list[dict[str, Any]]) -> list[str]:
 async def folders_gone(platform: EvaluationPlatform) -> None:
     """Wait until the jobs' folders are removed, which follows the write that ends an evaluation."""
     async with asyncio.timeout(10):
-        while await asyncio.to_thread(lambda: list((platform.root / "jobs").glob("*.evaluation.*"))):  # noqa: ASYNC110 (a folder tells nobody)
+        while await asyncio.to_thread(lambda: list((platform.root / "jobs").glob("evaluation.*"))):  # noqa: ASYNC110 (a folder tells nobody)
             await asyncio.sleep(0.02)
 
 
@@ -168,8 +168,10 @@ async def test_cancelling_ends_it_whatever_it_waits_for(platform: EvaluationPlat
         await platform.stub().CancelEvaluation(pb.CancelEvaluationRequest(name=made.name))
     finally:
         platform.datasets.release()
-    assert (await platform.ended(made.name)).state == pb.Evaluation.CANCELLED
-    assert await platform.events(made.name) == []
+    ended = await platform.ended(made.name)
+    assert (ended.state, ended.reason) == (pb.Evaluation.CANCELLED, "cancelled")
+    (told,) = await platform.events(made.name)
+    assert (told["type"], told["data"]["reason"]) == ("evaluation.failed", "cancelled")
     with pytest.raises(FailedPrecondition):
         await platform.stub().CancelEvaluation(pb.CancelEvaluationRequest(name=made.name))
     await instance.kill()
@@ -259,6 +261,10 @@ async def test_the_same_request_makes_one_evaluation(
     first = await platform.create(given.good, given.data, request_id="once")
     again = await platform.create(given.good, given.data, request_id="once")
     assert again.name == first.name
+    # A day later the store has forgotten the request, but a pipeline that was down meanwhile sends it again.
+    evaluations = platform.database.collection("evaluations")
+    await evaluations.update_one({"_id": first.name}, {"$set": {"requests": []}})
+    assert (await platform.create(given.good, given.data, request_id="once")).name == first.name
 
 
 @pytest.mark.parametrize(

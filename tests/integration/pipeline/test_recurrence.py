@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
 from penstock.events import Event
 from penstock.store import now
-from services.pipeline.model import Trigger
+from services.pipeline.causes import cause_of
+from services.pipeline.model import Trigger, begin
 from tests.support.pipeline_platform import (
     PROJECT,
     Instance,
@@ -78,12 +80,13 @@ async def test_without_what_caused_the_runs_the_loop_would_look_like_siblings(
     platform: PipelinePlatform, instance: Instance, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The negative control of the test above: the work of runs says that somebody asked for it."""
-    fetch = instance.triggers.recurrence.fetch_history
+    fetch = instance.triggers.recurrence.fetch_event
 
-    async def asked_for(resource: str, after: int) -> list[Event]:
-        return [replace(event, causation_id="request:abc") for event in await fetch(resource, after)]
+    async def asked_for(resource: str, sequence: int) -> Event | None:
+        event = await fetch(resource, sequence)
+        return replace(event, causation_id="request:abc") if event else None
 
-    monkeypatch.setattr(instance.triggers.recurrence, "fetch_history", asked_for)
+    monkeypatch.setattr(instance.triggers.recurrence, "fetch_event", asked_for)
     await loop(platform, instance, 10)
     assert await outcomes(instance) == ["FIRED"] * 10
 
@@ -118,6 +121,33 @@ async def test_where_a_cause_cannot_be_told_all_runs_of_the_chain_count(instance
     assert await outcomes(instance) == ["FIRED", "FIRED", "STOPPED", "STOPPED"]
     await instance.triggers.handle(committed(9, chain="another"))
     assert len(await runs(instance)) == 3
+
+
+async def test_of_a_long_chain_no_more_is_read_than_matters(
+    platform: PipelinePlatform, instance: Instance, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its length must not cost every further event of it."""
+    waits = await store(instance, pipeline(max_recurrence=3))
+    for number in range(100):
+        cause = cause_of(replace(committed(number + 1, chain="long"), causation_id="request:abc"))
+        run = begin(waits, f"r{number}", [cause], now())
+        await instance.repository.runs.create(run.name, run)
+    read: list[int] = []
+    find = instance.repository.runs.find
+
+    async def counted(**asked: Any) -> Any:
+        page = await find(**asked)
+        read.append(len(page))
+        return page
+
+    monkeypatch.setattr(instance.repository.runs, "find", counted)
+    event = replace(committed(101, chain="long"), causation_id="request:abc")
+    assert await instance.triggers.recurrence.count(waits, cause_of(event)) == 0
+    assert sum(read) < 50
+    nobody = pipeline("other")
+    read.clear()
+    assert await instance.triggers.recurrence._in_chain(nobody, cause_of(event)) == 0
+    assert sum(read) == 100
 
 
 async def test_causes_that_go_in_a_circle_end(platform: PipelinePlatform, instance: Instance) -> None:

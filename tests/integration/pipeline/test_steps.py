@@ -186,6 +186,29 @@ async def test_cancelling_a_run_cancels_what_its_step_made(platform: PipelinePla
     assert not instance.driver._tasks
 
 
+@pytest.mark.parametrize("heard", [False, True], ids=["not heard", "heard, its answer lost"])
+async def test_a_cancelled_run_ends_while_serving_is_down_and_deploys_nothing_when_it_is_back(
+    platform: PipelinePlatform, instance: Instance, heard: bool
+) -> None:
+    """A shift cannot be cancelled, so it must not be begun to find out whether it had been."""
+    desk = platform.fakes.desk
+    down = Unavailable("serving is down")
+    desk.refuse, desk.silence = (lambda request: None if heard else down), down
+    name = await begun(instance, replace(DEPLOY, settings={"endpoint": "live", "model": "digits@1"}))
+    async with running(instance.driver.run):
+        async with asyncio.timeout(15):
+            while not desk.calls:  # noqa: ASYNC110 (the fake tells nobody)
+                await asyncio.sleep(0.02)
+        await instance.pipelines.cancel(name)
+        run = await reached(instance, name)
+    assert run.state is RunState.CANCELLED
+    (step,) = run.step_runs
+    assert (step.state, step.resource) == (StepState.CANCELLED, "")
+    assert "left to end" in step.reason
+    assert len(desk.made) == (1 if heard else 0)
+    assert await event_types(instance, name) == ["started", "cancelled"]
+
+
 async def test_what_a_dead_process_made_is_cancelled_too(
     platform: PipelinePlatform, instance: Instance, monkeypatch: pytest.MonkeyPatch
 ) -> None:

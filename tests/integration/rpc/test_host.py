@@ -22,10 +22,12 @@ from penstock.api.event.v1 import event_service_pb2 as events_pb
 from penstock.api.event.v1.event_service_pb2_grpc import EventLogServiceStub
 from penstock.backing.stack import Stack
 from penstock.errors import NotFound, PermissionDenied, Unauthenticated
-from penstock.events import DeadLetters, Event, LetterState
+from penstock.events import DeadLetters, Event, EventLog, LetterState, NewEvent
+from penstock.events.envelope import from_entry
 from penstock.rpc.channels import Channels
 from penstock.runtime.host import Host, api_services
 from penstock.runtime.settings import Settings
+from penstock.store.outbox import entries
 from tests.integration.rpc.echo_service import NAME, SERVICE, eventually, messages, services
 from tests.integration.rpc.toy_services import World
 
@@ -133,6 +135,7 @@ async def test_events_and_dead_letters_are_answered_for(host: Host, world: World
     from_here = context.channels.stub(EventLogServiceStub, "training")
     assert context.address() == host.address
     assert await context.fetch_history(NAME, 0) == []
+    assert await context.fetch_event(NAME, 1) is None
     with pytest.raises(NotFound, match="does not run in this process"):
         await from_here.ListEvents(events_pb.ListEventsRequest(resource="projects/vision/datasets/d"))
 
@@ -150,6 +153,20 @@ async def test_events_and_dead_letters_are_answered_for(host: Host, world: World
     await channels.close()
     replayed = await from_here.ReplayEvents(events_pb.ReplayEventsRequest(service="training"))
     assert replayed.events == 0
+
+
+async def test_of_a_long_history_one_event_is_fetched_alone(host: Host) -> None:
+    context = host.contexts["training"]
+    started = [NewEvent("training.run.started", {"run": NAME})] * 5
+    kept = [(from_entry(entry), entry) for entry in entries(NAME, 0, started)]
+    await EventLog(context.database()).append(kept)
+    third = await context.fetch_event(NAME, 3)
+    assert third is not None and third.id == f"{NAME}@3"
+    assert await context.fetch_event(NAME, 6) is None
+    assert [event.sequence for event in await context.fetch_history(NAME, 2)] == [3, 4, 5]
+    stub = context.channels.stub(EventLogServiceStub, "training")
+    answer = await stub.ListEvents(events_pb.ListEventsRequest(resource=NAME, after_sequence=1, page_size=2))
+    assert [event.sequence for event in answer.events] == [2, 3]
 
 
 async def test_metrics_are_shown_on_loopback(host: Host) -> None:

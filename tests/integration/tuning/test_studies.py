@@ -139,6 +139,22 @@ async def test_a_study_stopped_before_a_trial_was_completed_is_cancelled(
     assert (await platform.events(name))[-1]["type"] == "tuning.study.failed"
 
 
+async def test_the_same_request_gives_its_study_for_ever_unless_it_chose_the_name(
+    platform: TuningPlatform, version: str
+) -> None:
+    """A day later the store has forgotten the request, but a pipeline that was down meanwhile sends it again."""
+    stub = platform.stub()
+    study = platform.study(version, max_trials=1)
+    unnamed = pb.CreateStudyRequest(parent=PARENT, study=study, request_id="late")
+    named = pb.CreateStudyRequest(parent=PARENT, study_id="chosen", study=study, request_id="late")
+    first = await stub.CreateStudy(unnamed)
+    await stub.CreateStudy(named)
+    await platform.database.collection("studies").update_many({}, {"$set": {"requests": []}})
+    assert (await stub.CreateStudy(unnamed)).name == first.name
+    with pytest.raises(AlreadyExists):
+        await stub.CreateStudy(named)
+
+
 async def test_the_same_request_makes_one_study(platform: TuningPlatform, version: str) -> None:
     stub = platform.stub()
     study = platform.study(version, max_trials=1)

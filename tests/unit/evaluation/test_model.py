@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
@@ -58,6 +58,16 @@ def test_once_cancelling_is_written_nothing_else_wins() -> None:
     assert cancelling.accept(1, RESULT) is cancelling
     assert cancelling.fail("x", AT) is cancelling
     assert replace(cancelling, result=RESULT).finish(None, AT).state is State.CANCELLING  # type: ignore[union-attr]
-    assert cancelling.cancelled(AT).state is State.CANCELLED
+    assert value_of(cancelling.cancelled(AT)).state is State.CANCELLED
     with pytest.raises(FailedPrecondition):
-        cancelling.cancelled(AT).cancelling()
+        value_of(cancelling.cancelled(AT)).cancelling()
+
+
+def test_a_cancelled_one_says_so_once_to_who_waits_for_it() -> None:
+    assert RUNNING.cancelled(AT) is RUNNING
+    ended, events = cast(Any, RUNNING.cancelling().cancelled(AT))
+    assert (ended.state, ended.reason, ended.end_time) == (State.CANCELLED, "cancelled", AT)
+    (told,) = events
+    assert told.type == "evaluation.failed"
+    assert (told.data["evaluation"], told.data["reason"]) == (ended.name, "cancelled")
+    assert ended.cancelled(AT) is ended

@@ -28,7 +28,7 @@ from penstock.api.auth.v1 import access_pb2 as penstock_dot_api_dot_auth_dot_v1_
 from penstock.api.event.v1 import events_pb2 as penstock_dot_api_dot_event_dot_v1_dot_events__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n)penstock/api/event/v1/event_service.proto\x12\x15penstock.api.event.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a!penstock/api/auth/v1/access.proto\x1a\"penstock/api/event/v1/events.proto\"\\\n\x13PublishEventRequest\x12\x13\n\x06parent\x18\x01 \x01(\tB\x03\xe0\x41\x02\x12\x30\n\x05\x65vent\x18\x02 \x01(\x0b\x32\x1c.penstock.api.event.v1.EventB\x03\xe0\x41\x02\"7\n\x12WatchEventsRequest\x12\x13\n\x06parent\x18\x01 \x01(\tB\x03\xe0\x41\x02\x12\x0c\n\x04type\x18\x02 \x01(\t\"B\n\x11ListEventsRequest\x12\x15\n\x08resource\x18\x01 \x01(\tB\x03\xe0\x41\x02\x12\x16\n\x0e\x61\x66ter_sequence\x18\x02 \x01(\x03\"B\n\x12ListEventsResponse\x12,\n\x06\x65vents\x18\x01 \x03(\x0b\x32\x1c.penstock.api.event.v1.Event\"\x9b\x01\n\nDeadLetter\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0f\n\x07service\x18\x02 \x01(\t\x12\x10\n\x08\x63onsumer\x18\x03 \x01(\t\x12\x10\n\x08resource\x18\x04 \x01(\t\x12+\n\x05\x65vent\x18\x05 \x01(\x0b\x32\x1c.penstock.api.event.v1.Event\x12\r\n\x05\x65rror\x18\x06 \x01(\t\x12\x10\n\x08\x61ttempts\x18\x07 \x01(\x05\"U\n\x16ListDeadLettersRequest\x12\x14\n\x07service\x18\x01 \x01(\tB\x03\xe0\x41\x02\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\"k\n\x17ListDeadLettersResponse\x12\x37\n\x0c\x64\x65\x61\x64_letters\x18\x01 \x03(\x0b\x32!.penstock.api.event.v1.DeadLetter\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"?\n\x16RetryDeadLetterRequest\x12\x14\n\x07service\x18\x01 \x01(\tB\x03\xe0\x41\x02\x12\x0f\n\x02id\x18\x02 \x01(\tB\x03\xe0\x41\x02\">\n\x15\x44ropDeadLetterRequest\x12\x14\n\x07service\x18\x01 \x01(\tB\x03\xe0\x41\x02\x12\x0f\n\x02id\x18\x02 \x01(\tB\x03\xe0\x41\x02\"+\n\x13ReplayEventsRequest\x12\x14\n\x07service\x18\x01 \x01(\tB\x03\xe0\x41\x02\"&\n\x14ReplayEventsResponse\x12\x0e\n\x06\x65vents\x18\x01 \x01(\x03\x32\xb1\x02\n\x0c\x45ventService\x12\x93\x01\n\x0cPublishEvent\x12*.penstock.api.event.v1.PublishEventRequest\x1a\x1c.penstock.api.event.v1.Event\"9\xe8\xc7\x18\x03\x82\xd3\xe4\x93\x02/\"&/v1/{parent=projects/*}/events:publish:\x05\x65vent\x12\x8a\x01\n\x0bWatchEvents\x12).penstock.api.event.v1.WatchEventsRequest\x1a\x1c.penstock.api.event.v1.Event\"0\xe8\xc7\x18\x02\x82\xd3\xe4\x93\x02&\x12$/v1/{parent=projects/*}/events:watch0\x01\x32\xab\x06\n\x0f\x45ventLogService\x12\x90\x01\n\nListEvents\x12(.penstock.api.event.v1.ListEventsRequest\x1a).penstock.api.event.v1.ListEventsResponse\"-\xe8\xc7\x18\x06\x82\xd3\xe4\x93\x02#\x12!/v1/{resource=projects/**}/events\x12\xa0\x01\n\x0fListDeadLetters\x12-.penstock.api.event.v1.ListDeadLettersRequest\x1a..penstock.api.event.v1.ListDeadLettersResponse\".\xe8\xc7\x18\x05\x82\xd3\xe4\x93\x02$\x12\"/v1/services/{service}/deadLetters\x12\xa1\x01\n\x0fRetryDeadLetter\x12-.penstock.api.event.v1.RetryDeadLetterRequest\x1a!.penstock.api.event.v1.DeadLetter\"<\xe8\xc7\x18\x05\x82\xd3\xe4\x93\x02\x32\"-/v1/services/{service}/deadLetters/{id}:retry:\x01*\x12\x9e\x01\n\x0e\x44ropDeadLetter\x12,.penstock.api.event.v1.DropDeadLetterRequest\x1a!.penstock.api.event.v1.DeadLetter\";\xe8\xc7\x18\x05\x82\xd3\xe4\x93\x02\x31\",/v1/services/{service}/deadLetters/{id}:drop:\x01*\x12\x9c\x01\n\x0cReplayEvents\x12*.penstock.api.event.v1.ReplayEventsRequest\x1a+.penstock.api.event.v1.ReplayEventsResponse\"3\xe8\xc7\x18\x05\x82\xd3\xe4\x93\x02)\"$/v1/services/{service}/events:replay:\x01*b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n)penstock/api/event/v1/event_service.proto\x12\x15penstock.api.event.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a!penstock/api/auth/v1/access.proto\x1a\"penstock/api/event/v1/events.proto\"\\\n\x13PublishEventRequest\x12\x13\n\x06parent\x18\x01 \x01(\tB\x03\xe0\x41\x02\x12\x30\n\x05\x65vent\x18\x02 \x01(\x0b\x32\x1c.penstock.api.event.v1.EventB\x03\xe0\x41\x02\"7\n\x12WatchEventsRequest\x12\x13\n\x06parent\x18\x01 \x01(\tB\x03\xe0\x41\x02\x12\x0c\n\x04type\x18\x02 \x01(\t\"U\n\x11ListEventsRequest\x12\x15\n\x08resource\x18\x01 \x01(\tB\x03\xe0\x41\x02\x12\x16\n\x0e\x61\x66ter_sequence\x18\x02 \x01(\x03\x12\x11\n\tpage_size\x18\x03 \x01(\x05\"B\n\x12ListEventsResponse\x12,\n\x06\x65vents\x18\x01 \x03(\x0b\x32\x1c.penstock.api.event.v1.Event\"\x9b\x01\n\nDeadLetter\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0f\n\x07service\x18\x02 \x01(\t\x12\x10\n\x08\x63onsumer\x18\x03 \x01(\t\x12\x10\n\x08resource\x18\x04 \x01(\t\x12+\n\x05\x65vent\x18\x05 \x01(\x0b\x32\x1c.penstock.api.event.v1.Event\x12\r\n\x05\x65rror\x18\x06 \x01(\t\x12\x10\n\x08\x61ttempts\x18\x07 \x01(\x05\"U\n\x16ListDeadLettersRequest\x12\x14\n\x07service\x18\x01 \x01(\tB\x03\xe0\x41\x02\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\"k\n\x17ListDeadLettersResponse\x12\x37\n\x0c\x64\x65\x61\x64_letters\x18\x01 \x03(\x0b\x32!.penstock.api.event.v1.DeadLetter\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"?\n\x16RetryDeadLetterRequest\x12\x14\n\x07service\x18\x01 \x01(\tB\x03\xe0\x41\x02\x12\x0f\n\x02id\x18\x02 \x01(\tB\x03\xe0\x41\x02\">\n\x15\x44ropDeadLetterRequest\x12\x14\n\x07service\x18\x01 \x01(\tB\x03\xe0\x41\x02\x12\x0f\n\x02id\x18\x02 \x01(\tB\x03\xe0\x41\x02\"+\n\x13ReplayEventsRequest\x12\x14\n\x07service\x18\x01 \x01(\tB\x03\xe0\x41\x02\"&\n\x14ReplayEventsResponse\x12\x0e\n\x06\x65vents\x18\x01 \x01(\x03\x32\xb1\x02\n\x0c\x45ventService\x12\x93\x01\n\x0cPublishEvent\x12*.penstock.api.event.v1.PublishEventRequest\x1a\x1c.penstock.api.event.v1.Event\"9\xe8\xc7\x18\x03\x82\xd3\xe4\x93\x02/\"&/v1/{parent=projects/*}/events:publish:\x05\x65vent\x12\x8a\x01\n\x0bWatchEvents\x12).penstock.api.event.v1.WatchEventsRequest\x1a\x1c.penstock.api.event.v1.Event\"0\xe8\xc7\x18\x02\x82\xd3\xe4\x93\x02&\x12$/v1/{parent=projects/*}/events:watch0\x01\x32\xab\x06\n\x0f\x45ventLogService\x12\x90\x01\n\nListEvents\x12(.penstock.api.event.v1.ListEventsRequest\x1a).penstock.api.event.v1.ListEventsResponse\"-\xe8\xc7\x18\x06\x82\xd3\xe4\x93\x02#\x12!/v1/{resource=projects/**}/events\x12\xa0\x01\n\x0fListDeadLetters\x12-.penstock.api.event.v1.ListDeadLettersRequest\x1a..penstock.api.event.v1.ListDeadLettersResponse\".\xe8\xc7\x18\x05\x82\xd3\xe4\x93\x02$\x12\"/v1/services/{service}/deadLetters\x12\xa1\x01\n\x0fRetryDeadLetter\x12-.penstock.api.event.v1.RetryDeadLetterRequest\x1a!.penstock.api.event.v1.DeadLetter\"<\xe8\xc7\x18\x05\x82\xd3\xe4\x93\x02\x32\"-/v1/services/{service}/deadLetters/{id}:retry:\x01*\x12\x9e\x01\n\x0e\x44ropDeadLetter\x12,.penstock.api.event.v1.DropDeadLetterRequest\x1a!.penstock.api.event.v1.DeadLetter\";\xe8\xc7\x18\x05\x82\xd3\xe4\x93\x02\x31\",/v1/services/{service}/deadLetters/{id}:drop:\x01*\x12\x9c\x01\n\x0cReplayEvents\x12*.penstock.api.event.v1.ReplayEventsRequest\x1a+.penstock.api.event.v1.ReplayEventsResponse\"3\xe8\xc7\x18\x05\x82\xd3\xe4\x93\x02)\"$/v1/services/{service}/events:replay:\x01*b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -74,25 +74,25 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_WATCHEVENTSREQUEST']._serialized_start=296
   _globals['_WATCHEVENTSREQUEST']._serialized_end=351
   _globals['_LISTEVENTSREQUEST']._serialized_start=353
-  _globals['_LISTEVENTSREQUEST']._serialized_end=419
-  _globals['_LISTEVENTSRESPONSE']._serialized_start=421
-  _globals['_LISTEVENTSRESPONSE']._serialized_end=487
-  _globals['_DEADLETTER']._serialized_start=490
-  _globals['_DEADLETTER']._serialized_end=645
-  _globals['_LISTDEADLETTERSREQUEST']._serialized_start=647
-  _globals['_LISTDEADLETTERSREQUEST']._serialized_end=732
-  _globals['_LISTDEADLETTERSRESPONSE']._serialized_start=734
-  _globals['_LISTDEADLETTERSRESPONSE']._serialized_end=841
-  _globals['_RETRYDEADLETTERREQUEST']._serialized_start=843
-  _globals['_RETRYDEADLETTERREQUEST']._serialized_end=906
-  _globals['_DROPDEADLETTERREQUEST']._serialized_start=908
-  _globals['_DROPDEADLETTERREQUEST']._serialized_end=970
-  _globals['_REPLAYEVENTSREQUEST']._serialized_start=972
-  _globals['_REPLAYEVENTSREQUEST']._serialized_end=1015
-  _globals['_REPLAYEVENTSRESPONSE']._serialized_start=1017
-  _globals['_REPLAYEVENTSRESPONSE']._serialized_end=1055
-  _globals['_EVENTSERVICE']._serialized_start=1058
-  _globals['_EVENTSERVICE']._serialized_end=1363
-  _globals['_EVENTLOGSERVICE']._serialized_start=1366
-  _globals['_EVENTLOGSERVICE']._serialized_end=2177
+  _globals['_LISTEVENTSREQUEST']._serialized_end=438
+  _globals['_LISTEVENTSRESPONSE']._serialized_start=440
+  _globals['_LISTEVENTSRESPONSE']._serialized_end=506
+  _globals['_DEADLETTER']._serialized_start=509
+  _globals['_DEADLETTER']._serialized_end=664
+  _globals['_LISTDEADLETTERSREQUEST']._serialized_start=666
+  _globals['_LISTDEADLETTERSREQUEST']._serialized_end=751
+  _globals['_LISTDEADLETTERSRESPONSE']._serialized_start=753
+  _globals['_LISTDEADLETTERSRESPONSE']._serialized_end=860
+  _globals['_RETRYDEADLETTERREQUEST']._serialized_start=862
+  _globals['_RETRYDEADLETTERREQUEST']._serialized_end=925
+  _globals['_DROPDEADLETTERREQUEST']._serialized_start=927
+  _globals['_DROPDEADLETTERREQUEST']._serialized_end=989
+  _globals['_REPLAYEVENTSREQUEST']._serialized_start=991
+  _globals['_REPLAYEVENTSREQUEST']._serialized_end=1034
+  _globals['_REPLAYEVENTSRESPONSE']._serialized_start=1036
+  _globals['_REPLAYEVENTSRESPONSE']._serialized_end=1074
+  _globals['_EVENTSERVICE']._serialized_start=1077
+  _globals['_EVENTSERVICE']._serialized_end=1382
+  _globals['_EVENTLOGSERVICE']._serialized_start=1385
+  _globals['_EVENTLOGSERVICE']._serialized_end=2196
 # @@protoc_insertion_point(module_scope)

@@ -70,16 +70,20 @@ class ListEventsRequest(google.protobuf.message.Message):
 
     RESOURCE_FIELD_NUMBER: builtins.int
     AFTER_SEQUENCE_FIELD_NUMBER: builtins.int
+    PAGE_SIZE_FIELD_NUMBER: builtins.int
     resource: builtins.str
     """The resource's name."""
     after_sequence: builtins.int
+    page_size: builtins.int
+    """How many at most; 1,000 when unset."""
     def __init__(
         self,
         *,
         resource: builtins.str = ...,
         after_sequence: builtins.int = ...,
+        page_size: builtins.int = ...,
     ) -> None: ...
-    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["after_sequence", b"after_sequence", "resource", b"resource"]
+    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["after_sequence", b"after_sequence", "page_size", b"page_size", "resource", b"resource"]
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
 
 Global___ListEventsRequest: typing_extensions.TypeAlias = ListEventsRequest

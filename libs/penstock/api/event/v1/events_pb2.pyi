@@ -569,7 +569,7 @@ Global___EvaluationCompleted: typing_extensions.TypeAlias = EvaluationCompleted
 
 @typing.final
 class EvaluationFailed(google.protobuf.message.Message):
-    """An evaluation could not be computed."""
+    """An evaluation could not be computed, or was cancelled."""
 
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 

@@ -135,7 +135,7 @@ class PipelineServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def CancelPipelineRun(self, request, context):
-        """Cancel a pipeline run and what its step does now.
+        """Cancel a pipeline run and what its step does now; a deployment under way is left to end.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

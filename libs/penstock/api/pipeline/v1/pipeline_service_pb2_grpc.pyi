@@ -41,7 +41,7 @@ class PipelineServiceStub:
     ListPipelineRuns: grpc.UnaryUnaryMultiCallable[penstock.api.pipeline.v1.pipeline_service_pb2.ListPipelineRunsRequest, penstock.api.pipeline.v1.pipeline_service_pb2.ListPipelineRunsResponse]
     """List the runs of a pipeline, newest first."""
     CancelPipelineRun: grpc.UnaryUnaryMultiCallable[penstock.api.pipeline.v1.pipeline_service_pb2.CancelPipelineRunRequest, penstock.api.pipeline.v1.pipeline_service_pb2.PipelineRun]
-    """Cancel a pipeline run and what its step does now."""
+    """Cancel a pipeline run and what its step does now; a deployment under way is left to end."""
     RetryPipelineRun: grpc.UnaryUnaryMultiCallable[penstock.api.pipeline.v1.pipeline_service_pb2.RetryPipelineRunRequest, penstock.api.pipeline.v1.pipeline_service_pb2.PipelineRun]
     """Go on with a failed pipeline run at the step that failed."""
     WatchPipelineRun: grpc.UnaryStreamMultiCallable[penstock.api.pipeline.v1.pipeline_service_pb2.WatchPipelineRunRequest, penstock.api.pipeline.v1.pipeline_service_pb2.PipelineRun]
@@ -67,7 +67,7 @@ class PipelineServiceAsyncStub(PipelineServiceStub):
     ListPipelineRuns: grpc.aio.UnaryUnaryMultiCallable[penstock.api.pipeline.v1.pipeline_service_pb2.ListPipelineRunsRequest, penstock.api.pipeline.v1.pipeline_service_pb2.ListPipelineRunsResponse]  # type: ignore[assignment]
     """List the runs of a pipeline, newest first."""
     CancelPipelineRun: grpc.aio.UnaryUnaryMultiCallable[penstock.api.pipeline.v1.pipeline_service_pb2.CancelPipelineRunRequest, penstock.api.pipeline.v1.pipeline_service_pb2.PipelineRun]  # type: ignore[assignment]
-    """Cancel a pipeline run and what its step does now."""
+    """Cancel a pipeline run and what its step does now; a deployment under way is left to end."""
     RetryPipelineRun: grpc.aio.UnaryUnaryMultiCallable[penstock.api.pipeline.v1.pipeline_service_pb2.RetryPipelineRunRequest, penstock.api.pipeline.v1.pipeline_service_pb2.PipelineRun]  # type: ignore[assignment]
     """Go on with a failed pipeline run at the step that failed."""
     WatchPipelineRun: grpc.aio.UnaryStreamMultiCallable[penstock.api.pipeline.v1.pipeline_service_pb2.WatchPipelineRunRequest, penstock.api.pipeline.v1.pipeline_service_pb2.PipelineRun]  # type: ignore[assignment]
@@ -132,7 +132,7 @@ class PipelineServiceServicer(metaclass=abc.ABCMeta):
         request: penstock.api.pipeline.v1.pipeline_service_pb2.CancelPipelineRunRequest,
         context: _ServicerContext,
     ) -> typing.Union[penstock.api.pipeline.v1.pipeline_service_pb2.PipelineRun, collections.abc.Awaitable[penstock.api.pipeline.v1.pipeline_service_pb2.PipelineRun]]:
-        """Cancel a pipeline run and what its step does now."""
+        """Cancel a pipeline run and what its step does now; a deployment under way is left to end."""
 
     @abc.abstractmethod
     def RetryPipelineRun(
