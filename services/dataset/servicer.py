@@ -113,7 +113,7 @@ class DatasetServicer(DatasetServiceServicer):
 
     async def GetRecord(self, request: pb.GetRecordRequest, context: Context) -> pb.Record:
         name = names.parse(request.name, kind="record")
-        view = await self.views.open(name.parent, request.version, request.draft)
+        view = await self.views.open(name.parent, request.version, request.draft, keys=[name.id])
         return convert.record_message(view.dataset, await get_record(self.repository, view, name.id))
 
     async def ListRecordRevisions(
