@@ -44,6 +44,7 @@ PATTERNS: dict[str, tuple[str, str]] = {
 ENCODED = frozenset({"record", "member"})  # variables whose values are any text, percent-encoded in a name
 NUMBERED = frozenset({"version", "trial", "revision"})  # variables whose values are 1, 2, 3, ...
 MAX_KEY_BYTES = 1024
+OWN_DRAFT = "-"  # as the id of a draft: that of the caller
 
 _ID = re.compile(r"[a-z](?:[a-z0-9-]{0,61}[a-z0-9])?")
 _WORD = re.compile(r"[A-Za-z0-9._~%-]{1,3072}")

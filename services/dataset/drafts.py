@@ -9,8 +9,11 @@ from __future__ import annotations
 import asyncio
 import secrets
 import weakref
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
+from contextlib import suppress
 from dataclasses import replace
+from functools import partial
+from typing import TypeAlias
 
 from penstock import names
 from penstock.errors import AlreadyExists, Conflict, FailedPrecondition, NotFound
@@ -21,7 +24,8 @@ from services.dataset.model import Draft, DraftState, Segment
 from services.dataset.repository import Repository
 
 _ATTEMPTS = 50
-MakeBatch = Callable[[Draft, Overlay], Awaitable[Batch]]
+Look: TypeAlias = Callable[[Iterable[str]], Awaitable[Overlay]]  # what the draft says of these keys
+MakeBatch: TypeAlias = Callable[[Draft, Look], Awaitable[Batch]]
 
 
 class DraftLog:
@@ -33,17 +37,9 @@ class DraftLog:
         self._signals = signals
         self._locks: weakref.WeakValueDictionary[str, asyncio.Lock] = weakref.WeakValueDictionary()
 
-    async def append(
-        self,
-        name: str,
-        owner: str,
-        make: MakeBatch,
-        request: str = "",
-        settings: Callable[[Draft], Draft] | None = None,
-    ) -> Stored[Draft]:
+    async def append(self, name: str, owner: str, make: MakeBatch, request: str = "") -> Stored[Draft]:
         """Add the batch that `make` gives for the draft as it is. The same `request` again adds nothing.
 
-        `settings` changes the draft in the same write.
         Raises what `make` raises, FailedPrecondition (frozen), Conflict.
         """
         lock = self._locks.setdefault(name, asyncio.Lock())
@@ -51,39 +47,40 @@ class DraftLog:
             for _ in range(_ATTEMPTS):
                 if request and (done := await self._seen(name, request)) is not None:
                     return done
-                stored = await self._open(name, owner)
-                appended = await self._append(stored, make, request, settings)
-                if appended is not None:
-                    self._signals.notify(name)
-                    return appended
+                with suppress(Conflict):  # another process was faster: look again
+                    appended = await self._append(await self._open(name, owner), make, request)
+                    if appended is not None:
+                        self._signals.notify(name)
+                        return appended
         raise Conflict(f"The draft {name} is being edited by too many others; try again in a moment.")
 
-    async def _append(
-        self, stored: Stored[Draft], make: MakeBatch, request: str, settings: Callable[[Draft], Draft] | None
-    ) -> Stored[Draft] | None:
+    async def _append(self, stored: Stored[Draft], make: MakeBatch, request: str) -> Stored[Draft] | None:
         """One attempt; None if it has to be made again."""
         draft = stored.value
-        overlay = await self._layers.view(draft)
-        batch = replace(await make(draft, overlay), request=request, nonce=secrets.token_hex(8))
+        made = await make(draft, partial(self._layers.view, draft))
+        batch = replace(made, request=request, nonce=secrets.token_hex(8))
         place = batch_id(draft.log, len(draft.segments) - 1, draft.segments[-1].count)
         if not await self._repository.edits.insert([batch.row(place)]):
             found = await self._repository.edits.get(place)
             if found is None or batch_of(found).nonce != batch.nonce:
                 if found is not None:
-                    await self._count(stored, batch_of(found), None)
+                    await self._count(stored, batch_of(found))
                 return None
         try:
-            return await self._count(stored, batch, settings)
+            return await self._count(stored, batch)
         except Conflict:
             latest = await self._repository.drafts.get(stored.id)
             return latest if _counts(latest.value, draft) else None
 
-    async def _count(
-        self, stored: Stored[Draft], batch: Batch, settings: Callable[[Draft], Draft] | None
-    ) -> Stored[Draft] | None:
+    async def _count(self, stored: Stored[Draft], batch: Batch) -> Stored[Draft]:
+        """Make the stored batch count, whoever wrote it."""
         appended = stored.value.appended(0, now())
-        appended = replace(appended, changes=len(await self._layers.overlay(appended)))
-        value = settings(appended) if settings else appended
+        value = replace(
+            appended,
+            changes=len(await self._layers.overlay(appended)),
+            key_field=appended.key_field or batch.key_field,
+            label_field=batch.label_field or appended.label_field,
+        )
         return await self._repository.drafts.save(stored, value, request_id=batch.request or None)
 
     async def _open(self, name: str, owner: str) -> Stored[Draft]:

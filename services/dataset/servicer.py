@@ -25,6 +25,7 @@ from services.dataset.commands.create_dataset import create_dataset
 from services.dataset.commands.edit_records import EditRecords
 from services.dataset.commands.import_file import Imports
 from services.dataset.model import Dataset, Edit, Origin
+from services.dataset.own_draft import draft_id, draft_name
 from services.dataset.partitions.writer import Manifests
 from services.dataset.query.browser import Browser
 from services.dataset.query.diff import Differ
@@ -71,6 +72,7 @@ class DatasetServicer(DatasetServiceServicer):
     async def CreateImport(self, request: pb.CreateImportRequest, context: Context) -> pb.Import:
         dataset = _name(request.parent, "dataset", "parent")
         message = getattr(request, "import")
+        message.draft = draft_id(message.draft)
         id = names.new_id(f"{dataset}\n{caller().actor}", request_id(request))
         spec = convert.import_of(message, dataset, id, caller().actor, now(), current_cause.get() or Cause())
         return convert.import_message(await self.imports.create(spec, request_id(request)))
@@ -99,6 +101,7 @@ class DatasetServicer(DatasetServiceServicer):
 
     async def ListRecords(self, request: pb.ListRecordsRequest, context: Context) -> pb.ListRecordsResponse:
         dataset = _name(request.parent, "dataset", "parent")
+        request.draft = draft_id(request.draft)  # in the request, so that a page token is of this very draft
         page = await self.browser.page(
             dataset,
             version=request.version,
@@ -113,7 +116,7 @@ class DatasetServicer(DatasetServiceServicer):
 
     async def GetRecord(self, request: pb.GetRecordRequest, context: Context) -> pb.Record:
         name = names.parse(request.name, kind="record")
-        view = await self.views.open(name.parent, request.version, request.draft)
+        view = await self.views.open(name.parent, request.version, draft_id(request.draft), keys=[name.id])
         return convert.record_message(view.dataset, await get_record(self.repository, view, name.id))
 
     async def ListRecordRevisions(
@@ -131,7 +134,7 @@ class DatasetServicer(DatasetServiceServicer):
         )
 
     async def EditRecords(self, request: pb.EditRecordsRequest, context: Context) -> pb.Draft:
-        name = _name(request.name, "draft")
+        name = draft_name(request.name)
         names.check_id(names.parse(name).id, "name")
         who = caller()
         origin = Origin.PIPELINE if who.on_behalf_of else Origin.PERSON
@@ -140,7 +143,7 @@ class DatasetServicer(DatasetServiceServicer):
         return convert.draft_message(await self.edit_records(name, edits, edit, request_id(request)))
 
     async def GetDraft(self, request: pb.GetDraftRequest, context: Context) -> pb.Draft:
-        return convert.draft_message(await self.repository.drafts.get(_name(request.name, "draft")))
+        return convert.draft_message(await self.repository.drafts.get(draft_name(request.name)))
 
     async def ListDrafts(self, request: pb.ListDraftsRequest, context: Context) -> pb.ListDraftsResponse:
         dataset = _name(request.parent, "dataset", "parent")
@@ -151,19 +154,19 @@ class DatasetServicer(DatasetServiceServicer):
         return pb.ListDraftsResponse(drafts=drafts, next_page_token=encode_token(page.next, request))
 
     async def CommitDraft(self, request: pb.CommitDraftRequest, context: Context) -> pb.Draft:
-        name, who = _name(request.name, "draft"), caller().actor
+        name, who = draft_name(request.name), caller().actor
         stored = await commit_draft(self.repository, name, request.message, who, request_id(request), self.commits.wake)
         self.signals.notify(name)
         return convert.draft_message(stored)
 
     async def DeleteDraft(self, request: pb.DeleteDraftRequest, context: Context) -> Empty:
-        name = _name(request.name, "draft")
+        name = draft_name(request.name)
         await delete_draft(self.repository, name)
         self.signals.notify(name)
         return Empty()
 
     async def WatchDraft(self, request: pb.WatchDraftRequest, context: Context) -> AsyncIterator[pb.Draft]:
-        name = _name(request.name, "draft")
+        name = draft_name(request.name)
         changes = watch(
             lambda: self.repository.drafts.get(name),
             version=lambda stored: stored.version,
@@ -194,6 +197,7 @@ class DatasetServicer(DatasetServiceServicer):
         dataset = _name(request.parent, "dataset", "parent")
         if request.draft and (request.from_version or request.to_version):
             raise InvalidArgument("Compare two versions, or a draft with its base, not both.", field="draft")
+        request.draft = draft_id(request.draft)
         token = decode_token(request.page_token, request)
         snapshot, after = token or (None, None)
         view = await self.views.open(dataset, 0, request.draft, snapshot)

@@ -28,9 +28,10 @@ from penstock.jobs.result import JobResult, JobState
 from penstock.objects import ObjectStore
 from penstock.runner import job as runner_job
 from penstock.runner import outputs
-from penstock.store import Aggregates, aggregates
+from penstock.store import Aggregates
 from penstock.store import database as store_database
 from penstock.store.codec import encode_id
+from penstock.store.requests import Requests
 from services.dataset.committing.committer import Committer
 from services.serving import verification
 from services.serving.rollout import Rollout
@@ -77,7 +78,11 @@ def one_document() -> None:
 
 def request_ids() -> None:
     """Nobody remembers that a request was carried out."""
-    put(aggregates, "saw_request", lambda document, request_id: False)
+
+    async def never(self: Requests, document: Any, request_id: str | None) -> bool:
+        return False
+
+    put(Requests, "saw", never)
 
 
 def head() -> None:

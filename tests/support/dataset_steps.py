@@ -16,9 +16,9 @@ ROWS: list[dict[str, Any]] = [{"id": f"k{n}", "v": n} for n in range(7)]
 TIME = now()
 
 
-async def new_dataset(datasets: Datasets, id: str) -> str:
+async def new_dataset(datasets: Datasets, id: str, key_field: str = "id") -> str:
     """The name of a new dataset."""
-    made = await create_dataset(datasets.repository, Dataset(PROJECT, id, TIME, TIME, key_field="id"), "make")
+    made = await create_dataset(datasets.repository, Dataset(PROJECT, id, TIME, TIME, key_field=key_field), "make")
     return made.id
 
 

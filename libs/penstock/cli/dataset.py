@@ -72,7 +72,7 @@ def show(session: Session, name: str) -> None:
 )
 @click.option("--key", required=True, help="The field that holds each record's key.")
 @click.option("--label", default="", help="The field that models are to predict.")
-@click.option("--draft", default="", help="Import into this draft instead of committing a version.")
+@click.option("--draft", default="", help="Import into this draft ('-': your own) instead of committing a version.")
 @click.option("--request-id", default="", help="The same id resumes an import that was cut off.")
 @connected
 def import_(session: Session, name: str, source: Path, key: str, label: str, draft: str, request_id: str) -> None:
@@ -102,7 +102,7 @@ def import_(session: Session, name: str, source: Path, key: str, label: str, dra
     if enum_name(done, "state") != "SUCCEEDED":
         # Only the file can be at fault here: what the platform could not do is raised as an error of its own.
         raise InvalidArgument(done.reason or f"The import was {enum_name(done, 'state').lower()}.", field="from")
-    where = f"draft {draft}" if draft else f"{name}@{last_id(done.version)}"
+    where = f"draft {done.draft}" if draft else f"{name}@{last_id(done.version)}"
     session.show(done, f"imported {done.records:,} records into {where}")
 
 
@@ -197,7 +197,7 @@ def versions(session: Session, name: str) -> None:
 @dataset.command()
 @click.argument("name", metavar="NAME[@N]")
 @click.option("--filter", "filter_", default="", help="AIP-160, such as 'label = \"7\" AND price > 8'.")
-@click.option("--draft", default="", help="Read a draft instead of a version.")
+@click.option("--draft", default="", help="Read a draft ('-': your own) instead of a version.")
 @click.option("--limit", default=50, show_default=True, help="At most this many.")
 @connected
 def records(session: Session, name: str, filter_: str, draft: str, limit: int) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import getpass
 import hashlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
@@ -23,17 +22,6 @@ if TYPE_CHECKING:
 CHUNK = 4 * 1024 * 1024
 FORMATS = {".jsonl": "JSONL", ".ndjson": "JSONL", ".csv": "CSV", ".parquet": "PARQUET", ".pq": "PARQUET"}
 BATCH = 500  # edits in one call
-
-
-def default_draft() -> str:
-    """The id of the caller's own draft: `draft-<login name>`."""
-    try:
-        user = getpass.getuser()
-    except (KeyError, OSError):
-        user = "me"
-    return names.check_id(
-        "draft-" + ("".join(c if c.isalnum() else "-" for c in user.lower()).strip("-") or "me"), "draft"
-    )
 
 
 class DatasetClient:
@@ -72,7 +60,7 @@ class DatasetClient:
         request_id: str = "",
         on_update: Callable[[pb.Import], None] | None = None,
     ) -> pb.Import:
-        """Import a JSONL, CSV or Parquet file by key, and wait until it is committed (or staged in `draft`).
+        """Import a JSONL, CSV or Parquet file by key; wait until it is committed (or staged in `draft`; `-`: yours).
 
         The same file under the same `request_id` goes on where it was cut off; without one it is a new import.
         """
@@ -115,7 +103,7 @@ class DatasetClient:
         return state.name
 
     def edit(self, edits: Iterable[pb.RecordEdit], *, draft: str | None = None, why: str = "") -> pb.Draft:
-        """Put, patch or delete records in a draft (the caller's own by default); answers the draft."""
+        """Put, patch or delete records in a draft (the caller's own by default); answers the draft, with its name."""
         name = self.draft_name(draft)
         result: pb.Draft | None = None
         batch: list[pb.RecordEdit] = []
@@ -133,8 +121,9 @@ class DatasetClient:
         return self.edit([pb.RecordEdit(key=key, patch=to_struct(fields))], draft=draft, why=why)
 
     def draft_name(self, draft: str | None) -> str:
-        """The name of a draft by its id; the caller's own without one."""
-        return self._client.name("draft", self.id, names.check_id(draft or default_draft(), "draft"))
+        """The name of a draft by its id; without one (or by `-`) the caller's own, which the service names."""
+        own = not draft or draft == names.OWN_DRAFT
+        return self._client.name("draft", self.id, names.OWN_DRAFT if own else names.check_id(str(draft), "draft"))
 
     def commit(
         self, message: str, *, draft: str | None = None, on_update: Callable[[pb.Draft], None] | None = None
@@ -142,9 +131,10 @@ class DatasetClient:
         """Commit a draft and wait for its version; raises FailedPrecondition with the conflicts, if there are any."""
         name = self.draft_name(draft)
         try:
-            self._api.CommitDraft(pb.CommitDraftRequest(name=name, message=message))
+            name = self._api.CommitDraft(pb.CommitDraftRequest(name=name, message=message)).name
         except NotFound:
-            raise NotFound(f"There is no draft {name.rsplit('/', 1)[1]} in {self.id}: patch something first.") from None
+            which = "draft of yours" if name.endswith(f"/{names.OWN_DRAFT}") else f"draft {draft}"
+            raise NotFound(f"There is no {which} in {self.id}: patch something first.") from None
         done: pb.Draft = wait(lambda: self._api.WatchDraft(pb.WatchDraftRequest(name=name)), on_update)
         if done.state == pb.Draft.CONFLICTED:
             keys = ", ".join(c.key for c in list(done.conflicts)[:5])
@@ -159,7 +149,7 @@ class DatasetClient:
     def records(
         self, *, version: int = 0, draft: str = "", filter: str = "", limit: int | None = None
     ) -> Iterator[pb.Record]:
-        """Records by key, page after page."""
+        """Records by key, page after page: of a version (0: the head), or of a draft (`-`: your own)."""
         token, left = "", limit
         while left is None or left > 0:
             size = 1000 if left is None else min(left, 1000)

@@ -13,15 +13,16 @@ from typing import Generic, TypeAlias, TypeVar
 from pymongo import UpdateOne
 from pymongo.errors import DuplicateKeyError
 
-from penstock.errors import AlreadyExists, Conflict, NotFound
+from penstock.errors import AlreadyExists, Conflict, NotFound, Unavailable
 from penstock.store import database as db
 from penstock.store import migrations as schema
 from penstock.store.codec import Document, Scalar, decode_id, encode_id
 from penstock.store.database import Database
-from penstock.store.document import KEY, Change, Pending, Schema, Stored, index_field, is_live, read, saw_request
+from penstock.store.document import KEY, Change, Pending, Schema, Stored, index_field, is_live, read
 from penstock.store.outbox import Fact
 from penstock.store.query import MAX_IN, Page, Span, compile_query, run
 from penstock.store.reader import Reader
+from penstock.store.requests import Requests
 
 V = TypeVar("V")
 Outcome: TypeAlias = V | tuple[V, Sequence[Fact]]
@@ -57,6 +58,7 @@ class Aggregates(Generic[V]):
         self._schema = Schema(self.indexes, schema_version)
         self._collection = database.collection(name)
         self._reader = Reader(database, name)
+        self._requests = Requests(database, name)
         self._locks: weakref.WeakValueDictionary[str, asyncio.Lock] = weakref.WeakValueDictionary()
         self._listeners: list[Callable[[Pending], None]] = []
         if undeclared := set(self.unique) - set(self.indexes):
@@ -74,7 +76,7 @@ class Aggregates(Generic[V]):
         self, id: str, value: V, events: Sequence[Fact] = (), *, request_id: str | None = None
     ) -> Stored[V]:
         """Store a new aggregate. The same `request_id` again answers what is stored; else AlreadyExists."""
-        change = Change(self._schema, id, value, events, request_id)
+        change = Change(self._schema, id, value, events, self._requests.first(request_id))
         document = change.inserted()
 
         async def insert(_: bool) -> bool:
@@ -98,7 +100,7 @@ class Aggregates(Generic[V]):
             self._announce(change)
             return self._stored(existing)
         if is_live(existing):
-            if saw_request(existing, request_id):
+            if await self._requests.saw(existing, request_id):
                 return self._stored(existing)
             raise AlreadyExists(f"{id} exists already: choose another id, or change the one that exists.")
         if not await self._compare_and_set(id, existing["version"], change, change.revived(existing)):
@@ -127,12 +129,15 @@ class Aggregates(Generic[V]):
         self, stored: Stored[V], value: V, events: Sequence[Fact] = (), *, request_id: str | None = None
     ) -> Stored[V]:
         """Replace the value if nobody changed the aggregate since `stored` was read; else raises Conflict."""
-        change = Change(self._schema, stored.id, value, events, request_id)
+        requests = stored.requests
+        if request_id:
+            requests = await self._requests.after(encode_id(stored.id), requests, request_id)
+        change = Change(self._schema, stored.id, value, events, requests if request_id else None)
         update = change.updated(stored)
         if not await self._compare_and_set(stored.id, stored.version, change, update):
             raise Conflict(f"{stored.id} was changed by somebody else: read it again, then retry.")
         self._announce(change)
-        return Stored(stored.id, value, stored.version + 1, stored.sequence + len(events))
+        return Stored(stored.id, value, stored.version + 1, stored.sequence + len(events), requests)
 
     async def change(
         self, id: str, transition: Callable[[V], Outcome[V]], *, request_id: str | None = None
@@ -149,7 +154,7 @@ class Aggregates(Generic[V]):
                 if document is None or not is_live(document):
                     raise NotFound(f"{id} does not exist.")
                 stored = self._stored(document)
-                if saw_request(document, request_id):
+                if await self._requests.saw(document, request_id):
                     return stored
                 outcome = transition(stored.value)
                 value, events = outcome if isinstance(outcome, tuple) else (outcome, ())
@@ -163,7 +168,7 @@ class Aggregates(Generic[V]):
 
     async def delete(self, stored: Stored[V], events: Sequence[Fact] = ()) -> None:
         """Leave a tombstone that keeps the event sequence. Raises Conflict if somebody changed the aggregate."""
-        change = Change(self._schema, stored.id, None, events, None)
+        change = Change(self._schema, stored.id, None, events)
         if not await self._compare_and_set(stored.id, stored.version, change, change.buried(stored)):
             raise Conflict(f"{stored.id} was changed by somebody else: read it again, then retry.")
         self._announce(change)
@@ -236,7 +241,11 @@ class Aggregates(Generic[V]):
                 return False
             # An earlier call may have been carried out: then our token is in the document.
             document = await self._read(id)
-            return document is not None and change.wrote(document)
+            if document is None or change.wrote(document):
+                return document is not None
+            if change.forgotten(document, version):  # neither "yes" nor "no" is known, and "no" would do it again
+                raise Unavailable(f"{id} was changed too often to tell whether this was done: look, then try again.")
+            return False
 
         return await db.attempt(once)
 

@@ -4,24 +4,38 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from datetime import timedelta
+from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 
-from penstock.store.codec import Document, Scalar, decode_id, encode_id, encode_scalar, format_time, now
+from penstock.store.codec import Document, Scalar, decode_id, encode_id, encode_scalar
 from penstock.store.converter import from_document, to_document
 from penstock.store.outbox import Fact, entries
 
 V = TypeVar("V")
 KEY = "key"  # the id as an indexed field: nothing may sort by `_id`, and nx-27017 makes no index on a field `id`
-REQUESTS = 32  # request ids remembered per aggregate
-REQUEST_LIFE = timedelta(hours=24)
 WRITES = 16  # tokens of the last writes, by which a writer recognises its own after an unknown outcome
 
 
 def index_field(name: str) -> str:
     """Where the copy of an indexed property is stored."""
     return f"by_{name}"
+
+
+@dataclass(frozen=True)
+class Remembered:
+    """The requests in a document, oldest first, each as its time and its id; `beside`: the newest time in rows."""
+
+    recent: tuple[str, ...] = ()
+    beside: str = ""
+
+    @classmethod
+    def of(cls, document: Document) -> Remembered:
+        """Those of a stored document."""
+        return cls(tuple(document.get("requests", ())), document.get("requests_beside", ""))
+
+    def fields(self) -> Document:
+        """What is stored of them."""
+        return {"requests": list(self.recent), **({"requests_beside": self.beside} if self.beside else {})}
 
 
 @dataclass(frozen=True)
@@ -32,6 +46,7 @@ class Stored(Generic[V]):
     value: V
     version: int
     sequence: int  # of its last event; 0 if it had none
+    requests: Remembered = field(default=Remembered(), repr=False, compare=False)
 
     @property
     def etag(self) -> str:
@@ -69,15 +84,8 @@ def is_live(document: Document) -> bool:
 def read(document: Document, kind: type[V]) -> Stored[V]:
     """The aggregate that a live document holds."""
     value = from_document(document["value"], kind)
-    return Stored(decode_id(document["_id"]), value, document["version"], document["sequence"])
-
-
-def saw_request(document: Document, request_id: str | None) -> bool:
-    """Whether a write of this request was carried out in the last 24 hours."""
-    if not request_id:
-        return False
-    oldest = format_time(now() - REQUEST_LIFE)
-    return any(r[24:] == request_id and r[:24] >= oldest for r in document.get("requests", ()))
+    requests = Remembered.of(document)
+    return Stored(decode_id(document["_id"]), value, document["version"], document["sequence"], requests)
 
 
 def index_values(indexes: Mapping[str, Callable[[V], Scalar | None]], value: V) -> tuple[Document, Document]:
@@ -94,23 +102,35 @@ def index_values(indexes: Mapping[str, Callable[[V], Scalar | None]], value: V) 
 
 
 class Change(Generic[V]):
-    """One write of one aggregate: what it sets, and the token by which it is recognised."""
+    """One write of one aggregate: what it sets, and the token by which it is recognised.
+
+    `requests` replaces those that the document remembers; None leaves them.
+    """
 
     def __init__(
-        self, schema: Schema[V], id: str, value: V | None, events: Sequence[Fact], request_id: str | None
+        self,
+        schema: Schema[V],
+        id: str,
+        value: V | None,
+        events: Sequence[Fact],
+        requests: Remembered | None = None,
     ) -> None:
         self._schema = schema
         self._id = id
         self._value = value
         self._events = events
-        self._requests = [format_time(now()) + request_id] if request_id else []
+        self._requests = requests
         self._token = new_token()
         self._outbox: list[str] = []
         self._sequence = 0
 
     def wrote(self, document: Document) -> bool:
-        """Whether the document has seen this very write."""
+        """Whether the document has seen this very write, and remembers it."""
         return self._token in document.get("writes", ())
+
+    def forgotten(self, document: Document, version: int) -> bool:
+        """Whether so many came after a write of `version` that the document would not remember it any more."""
+        return bool(document["version"] > version + WRITES)
 
     @property
     def pending(self) -> Pending:
@@ -126,7 +146,7 @@ class Change(Generic[V]):
             "sequence": len(outbox),
             "trimmed": 0,
             "outbox": outbox,
-            "requests": self._requests,
+            **(self._requests or Remembered()).fields(),
             "writes": [self._token],
             **({"pending": 1} if outbox else {}),
             **self._content()[0],
@@ -142,7 +162,7 @@ class Change(Generic[V]):
 
     def buried(self, stored: Stored[V]) -> Document:
         """The update that leaves a tombstone."""
-        gone = dict.fromkeys(("value", "live", KEY, *map(index_field, self._schema.indexes)), "")
+        gone = dict.fromkeys(("value", "live", "requests_beside", KEY, *map(index_field, self._schema.indexes)), "")
         return self._update(stored.version, stored.sequence, {"requests": []}, gone)
 
     def _content(self) -> tuple[Document, Document]:
@@ -164,9 +184,9 @@ class Change(Generic[V]):
     def _update(self, version: int, sequence: int, present: Document, absent: Document) -> Document:
         outbox = self._entries(sequence)
         push: dict[str, Any] = {"writes": {"$each": [self._token], "$slice": -WRITES}}
-        if self._requests:
-            push["requests"] = {"$each": self._requests, "$slice": -REQUESTS}
         settled = {**present, "version": version + 1}
+        if self._requests is not None:
+            settled |= self._requests.fields()
         if outbox:
             push["outbox"] = {"$each": outbox}
             settled |= {"sequence": sequence + len(outbox), "pending": 1}

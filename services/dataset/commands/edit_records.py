@@ -9,8 +9,8 @@ from enum import Enum
 from penstock import names
 from penstock.errors import InvalidArgument, NotFound
 from penstock.store import Stored
-from services.dataset.drafts import DraftLog
-from services.dataset.layers import Batch, Overlay
+from services.dataset.drafts import DraftLog, Look
+from services.dataset.layers import Batch
 from services.dataset.model import Dataset, Draft, Edit
 from services.dataset.repository import Repository
 from services.dataset.values import BadValue, Cleaner, Record, decode, key_text
@@ -51,7 +51,8 @@ class EditRecords:
         dataset = await self.repository.datasets.get(names.parse(name, kind="draft").parent)
         _check(dataset.value, edits)
 
-        async def make(draft: Draft, overlay: Overlay) -> Batch:
+        async def make(draft: Draft, look: Look) -> Batch:
+            overlay = await look({each.key for each in edits})
             wanted = {each.key for each in edits if each.action is not Action.PUT and each.key not in overlay}
             stored = await self.repository.at(draft.dataset, draft.base, sorted(wanted))
             texts = {key: revision.text for key, revision in stored.items()}

@@ -13,11 +13,11 @@ from penstock.events import NewEvent
 from penstock.objects import ObjectStore
 from penstock.rpc.watch import Signals, watch
 from penstock.store import Stored, current_cause, now
-from services.dataset.drafts import DraftLog
+from services.dataset.drafts import DraftLog, Look
 from services.dataset.imports import Import, ImportState
 from services.dataset.ingest.rows import BadFile
 from services.dataset.ingest.stage import Staging
-from services.dataset.layers import Batch, Overlay, batch_id
+from services.dataset.layers import Batch, batch_id
 from services.dataset.model import Dataset, Draft, DraftState, Edit, Origin, Segment
 from services.dataset.repository import Repository
 
@@ -85,21 +85,13 @@ class Importer:
 
     async def hand_over(self, spec: Import) -> None:
         """Put the staged parts into the named draft, or freeze a draft of their own."""
-        batch = Batch(_edit(spec), parts=spec.parts)
+        batch = Batch(_edit(spec), (), spec.parts, spec.key_field, spec.label_field)
         if spec.draft:
 
-            async def make(_: Draft, __: Overlay) -> Batch:
+            async def make(_: Draft, __: Look) -> Batch:
                 return batch
 
-            def settings(draft: Draft) -> Draft:
-                return replace(
-                    draft,
-                    key_field=draft.key_field or spec.key_field,
-                    label_field=spec.label_field or draft.label_field,
-                )
-
-            name = f"{spec.dataset}/drafts/{spec.draft}"
-            await self._drafts.append(name, spec.author, make, spec.name, settings)
+            await self._drafts.append(f"{spec.dataset}/drafts/{spec.draft}", spec.author, make, spec.name)
             return
         dataset = (await self._repository.datasets.get(spec.dataset)).value
         draft = _own_draft(spec, dataset)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -52,27 +52,37 @@ class Views:
         self.repository = repository
         self.layers = layers
 
-    async def open(self, dataset: str, version: int, draft: str, snapshot: Sequence[Any] | None = None) -> View:
+    async def open(
+        self,
+        dataset: str,
+        version: int,
+        draft: str,
+        snapshot: Sequence[Any] | None = None,
+        keys: Iterable[str] | None = None,
+    ) -> View:
         """A version (0: the head), or a draft over its base; as in an earlier page's `snapshot` if given.
 
+        With `keys`, the view is of these records alone.
         Raises NotFound, InvalidArgument.
         """
         if version < 0 or (version and draft):
             raise InvalidArgument("Ask for a version (1, 2, …) or for a draft, not for both.", field="version")
         stored = (await self.repository.datasets.get(dataset)).value
         if draft:
-            return await self._of_draft(stored, draft, snapshot)
+            return await self._of_draft(stored, draft, snapshot, keys)
         number = version or (int(snapshot[0]) if snapshot else stored.head)
         if version:
             await self.repository.version(stored, version)
         return View(stored, number, {}, (number,))
 
-    async def _of_draft(self, dataset: Dataset, id: str, snapshot: Sequence[Any] | None) -> View:
+    async def _of_draft(
+        self, dataset: Dataset, id: str, snapshot: Sequence[Any] | None, keys: Iterable[str] | None
+    ) -> View:
         draft = (await self.repository.drafts.get(f"{dataset.name}/drafts/{id}")).value
         if snapshot:
             draft = _as_of(draft, snapshot)
         segments = [[segment.base, segment.count] for segment in draft.segments]
-        return View(dataset, draft.base, await self.layers.view(draft), (draft.layer, segments))
+        return View(dataset, draft.base, await self.layers.view(draft, keys), (draft.layer, segments))
 
 
 def _as_of(draft: Draft, snapshot: Sequence[Any]) -> Draft:

@@ -70,15 +70,6 @@ async def test_a_change_with_a_seen_request_id_is_not_applied_again(database: Da
         assert (stored.value.steps, stored.version) == (1, 2)
 
 
-async def test_only_the_last_32_request_ids_are_kept(database: Database) -> None:
-    runs = await runs_in(database)
-    await runs.create(name("a"), Run("p"))
-    for n in range(40):
-        await runs.change(name("a"), lambda run: replace(run, steps=run.steps + 1), request_id=f"r{n}")
-    document = await database.collection("runs").find_one({"_id": name("a")})
-    assert document is not None and len(document["requests"]) == 32
-
-
 async def test_returning_the_same_value_writes_nothing(database: Database) -> None:
     runs = await runs_in(database)
     await runs.create(name("a"), Run("p"))

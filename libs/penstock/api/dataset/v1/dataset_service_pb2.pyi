@@ -151,7 +151,7 @@ class Import(google.protobuf.message.Message):
     digest: builtins.str
     """`sha256:<hex>` of the file; checked after the last byte if set."""
     draft: builtins.str
-    """The draft (id) to import into; without one the import commits a draft of its own."""
+    """The draft (id; `-`: the caller's own) to import into; without one the import commits a draft of its own."""
     state: Global___Import.State.ValueType
     received: builtins.int
     """Bytes received so far: the offset of the next write."""
@@ -765,7 +765,7 @@ class ListRecordsRequest(google.protobuf.message.Message):
     version: builtins.int
     """The number of a version; 0 is the head."""
     draft: builtins.str
-    """The id of a draft, instead of a version."""
+    """The id of a draft, instead of a version; `-` is the caller's own."""
     filter: builtins.str
     """AIP-160: `label = "7" AND NOT has_mark`, `price > 8`, `author:"Kin"`."""
     page_size: builtins.int
@@ -818,6 +818,7 @@ class GetRecordRequest(google.protobuf.message.Message):
     name: builtins.str
     version: builtins.int
     draft: builtins.str
+    """The id of a draft, instead of a version; `-` is the caller's own."""
     def __init__(
         self,
         *,
@@ -924,7 +925,7 @@ class EditRecordsRequest(google.protobuf.message.Message):
     WHY_FIELD_NUMBER: builtins.int
     REQUEST_ID_FIELD_NUMBER: builtins.int
     name: builtins.str
-    """The draft's name."""
+    """The draft's name; with the id `-`, the caller's own."""
     why: builtins.str
     request_id: builtins.str
     @property
@@ -1126,7 +1127,7 @@ class DiffVersionsRequest(google.protobuf.message.Message):
     from_version: builtins.int
     to_version: builtins.int
     draft: builtins.str
-    """Instead of two versions: a draft's changes over its base."""
+    """Instead of two versions: a draft's changes over its base; `-` is the caller's own."""
     page_size: builtins.int
     page_token: builtins.str
     def __init__(

@@ -27,7 +27,8 @@ if _version_not_supported:
 
 
 class DatasetServiceStub:
-    """Schemaless, versioned datasets. Edits go to drafts; a commit makes a draft the next version.
+    """Schemaless, versioned datasets. Edits go to drafts; a commit makes a draft the next version. Wherever a draft is
+    asked for, the id `-` is the caller's own, named after the subject of the token; answers have its name.
     """
 
     def __init__(self, channel):
@@ -149,7 +150,8 @@ class DatasetServiceStub:
 
 
 class DatasetServiceServicer:
-    """Schemaless, versioned datasets. Edits go to drafts; a commit makes a draft the next version.
+    """Schemaless, versioned datasets. Edits go to drafts; a commit makes a draft the next version. Wherever a draft is
+    asked for, the id `-` is the caller's own, named after the subject of the token; answers have its name.
     """
 
     def CreateDataset(self, request, context):
@@ -428,7 +430,8 @@ def add_DatasetServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class DatasetService:
-    """Schemaless, versioned datasets. Edits go to drafts; a commit makes a draft the next version.
+    """Schemaless, versioned datasets. Edits go to drafts; a commit makes a draft the next version. Wherever a draft is
+    asked for, the id `-` is the caller's own, named after the subject of the token; answers have its name.
     """
 
     @staticmethod

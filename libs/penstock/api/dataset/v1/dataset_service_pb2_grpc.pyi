@@ -22,7 +22,9 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class DatasetServiceStub:
-    """Schemaless, versioned datasets. Edits go to drafts; a commit makes a draft the next version."""
+    """Schemaless, versioned datasets. Edits go to drafts; a commit makes a draft the next version. Wherever a draft is
+    asked for, the id `-` is the caller's own, named after the subject of the token; answers have its name.
+    """
 
     @typing.overload
     def __new__(cls, channel: grpc.Channel) -> DatasetServiceStub: ...
@@ -75,7 +77,9 @@ class DatasetServiceStub:
 
 @typing.type_check_only
 class DatasetServiceAsyncStub(DatasetServiceStub):
-    """Schemaless, versioned datasets. Edits go to drafts; a commit makes a draft the next version."""
+    """Schemaless, versioned datasets. Edits go to drafts; a commit makes a draft the next version. Wherever a draft is
+    asked for, the id `-` is the caller's own, named after the subject of the token; answers have its name.
+    """
 
     def __init__(self, channel: grpc.aio.Channel) -> None: ...
     CreateDataset: grpc.aio.UnaryUnaryMultiCallable[penstock.api.dataset.v1.dataset_service_pb2.CreateDatasetRequest, penstock.api.dataset.v1.dataset_service_pb2.Dataset]  # type: ignore[assignment]
@@ -124,7 +128,9 @@ class DatasetServiceAsyncStub(DatasetServiceStub):
     """Download one file of a version's manifest."""
 
 class DatasetServiceServicer(metaclass=abc.ABCMeta):
-    """Schemaless, versioned datasets. Edits go to drafts; a commit makes a draft the next version."""
+    """Schemaless, versioned datasets. Edits go to drafts; a commit makes a draft the next version. Wherever a draft is
+    asked for, the id `-` is the caller's own, named after the subject of the token; answers have its name.
+    """
 
     @abc.abstractmethod
     def CreateDataset(
