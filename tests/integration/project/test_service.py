@@ -1,13 +1,10 @@
-"""The project service as it runs: projects, secrets, publishers, the audit log, the command line."""
+"""The project service as it runs: projects, secrets, publishers, the audit log."""
 
 from __future__ import annotations
 
-import asyncio
 import base64
 import json
-import os
 import secrets
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -240,46 +237,3 @@ async def test_viewers_and_editors_may_not_see_the_audit_log(api: Api, world: Wo
     for role in ("viewer", "editor"):
         with pytest.raises(PermissionDenied):
             await Api(world, api.project, world.mint(api.project, role)).audit()
-
-
-async def penstock(world: World, *words: str, token: str = "") -> tuple[int, str, str]:
-    """Run a command of the CLI against the services; its exit code, output and errors."""
-    process = await asyncio.create_subprocess_exec(
-        sys.executable,
-        "-c",
-        RUN,
-        *words,
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.PIPE,
-        env={
-            "PATH": os.environ["PATH"],
-            "PENSTOCK_HOME": str(world.settings.home),
-            "PENSTOCK_URL": f"http://{world.running.address}",
-            **({"PENSTOCK_TOKEN": token} if token else {}),
-        },
-    )
-    out, err = await process.communicate()
-    return process.returncode or 0, out.decode(), err.decode()
-
-
-RUN = "import sys; from penstock.cli.main import main; main(sys.argv[1:])"
-
-
-async def test_the_command_line_prints_resources_as_json_and_says_what_is_wrong(api: Api, world: World) -> None:
-    create = ["admin", "token", "create", "--project", api.project, "--subject", "mo", "--role", "viewer"]
-    code, out, _ = await penstock(world, *create, "--ttl", "1h", "--output", "json")
-    made = json.loads(out)
-    assert (code, made["subject"], made["role"]) == (0, "mo", "ROLE_VIEWER")
-    code, out, _ = await penstock(world, "admin", "token", "list", "--project", api.project, "--output", "json")
-    assert (code, [item["name"] for item in json.loads(out)["items"]]) == (0, [made["name"]])
-    code, out, err = await penstock(world, *create, "--ttl", "900d")
-    assert (code, out) == (2, "")
-    assert "(field: token.ttl)" in err
-    refused = await penstock(world, "admin", "token", "list", "--project", api.project, token=made["text"])
-    assert (refused[0], refused[1]) == (4, "")
-    assert "needs the role admin" in refused[2]
-    wrong = await penstock(world, "pipeline", "list", token="nonsense")
-    assert wrong[0] == 4
-    assert "Traceback" not in wrong[2]
-    code, _, err = await penstock(world, "pipeline", "show", "none", "--project", api.project)
-    assert (code, "does not exist" in err) == (2, True)
