@@ -9,14 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from penstock.api.evaluation.v1 import evaluation_service_pb2 as evaluation_pb
-from penstock.api.pipeline.v1 import pipeline_service_pb2 as pipeline_pb
 from penstock.api.serving.v1 import serving_service_pb2 as serving_pb
 from penstock.api.training.v1 import training_service_pb2 as training_pb
 from penstock.cli.demo.digits import write_jsonl
 from penstock.errors import PenstockError
 from penstock.sdk.client import Client
 from penstock.sdk.following import wait
-from penstock.sdk.pipelines import parse_pipeline
+from penstock.sdk.pipelines import apply_request, parse_pipeline
 
 ALGORITHM = "logistic-regression"
 RULE = "accuracy >= baseline - 0.1"  # one label more or less decides nothing
@@ -41,7 +40,7 @@ class Subject:
         self.react(1)
         if pipeline:
             spec = parse_pipeline(self.client, self._pipeline())
-            self.client.pipelines.UpdatePipeline(pipeline_pb.UpdatePipelineRequest(pipeline=spec, allow_missing=True))
+            self.client.pipelines.UpdatePipeline(apply_request(spec))
 
     def change(self) -> int:
         """Commit another label of one record; answers the version once it is committed."""

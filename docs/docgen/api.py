@@ -20,7 +20,10 @@ Penstock's own services and for the job whose token names the resource. Without 
 
 _CONVENTIONS = """Lists take `page_size` (50 unless set, at most 1,000) and `page_token`, which is good for the
 same request only. `request_id` makes a creation idempotent: the same caller with the same id gets the same
-resource. `etag` changes with the resource; requests do not check it yet. Methods named `Watch…` stream the
+resource. An update changes the fields that `update_mask` names; those that the resource in the request sets,
+without a mask; all that can be changed, with the mask `*`. `etag` changes with the resource: a request that takes
+one, and is given it, is refused (ABORTED, 409) if the resource has changed since it was read. Fields that are
+`output only` are written by the server; what a request says in them is ignored. Methods named `Watch…` stream the
 resource at once and at each change, until it has ended. Errors carry `google.rpc.ErrorInfo`, and `BadRequest`
 with the fields that are wrong."""
 

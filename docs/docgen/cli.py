@@ -28,8 +28,9 @@ _EXIT_CODES = """| code | meaning |
 
 _OPTIONS = """`--output table|json` (`-o`): how to print; `json` is the API's resource, or `{"items":
 […]}` for a list. `--project PROJECT`, `--url URL` and `--token TOKEN`: where and as whom; see
-[Settings](settings.md). Nearly every command takes these four, and they stand after the command:
-`penstock runs list -o json`."""
+[Settings](settings.md). Every command takes the first two, and every one that talks to the platform all four; they
+stand after the command: `penstock runs list -o json`. What concerns a home as a whole (`setup`, `down`, `status`) is
+the same with any project; `up` makes the project unless it is there."""
 
 
 def page() -> str:

@@ -155,13 +155,14 @@ class DatasetServicer(DatasetServiceServicer):
 
     async def CommitDraft(self, request: pb.CommitDraftRequest, context: Context) -> pb.Draft:
         name, who = draft_name(request.name), caller().actor
-        stored = await commit_draft(self.repository, name, request.message, who, request_id(request), self.commits.wake)
+        wake, again = self.commits.wake, request_id(request)
+        stored = await commit_draft(self.repository, name, request.message, who, again, wake, request.etag)
         self.signals.notify(name)
         return convert.draft_message(stored)
 
     async def DeleteDraft(self, request: pb.DeleteDraftRequest, context: Context) -> Empty:
         name = draft_name(request.name)
-        await delete_draft(self.repository, name)
+        await delete_draft(self.repository, name, request.etag)
         self.signals.notify(name)
         return Empty()
 

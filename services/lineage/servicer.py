@@ -55,7 +55,7 @@ def _changed(dataset: str, change: dataset_pb.Change) -> pb.TracedRecord:
         name=names.build("record", *dataset.split("/")[1::2], change.key),
         key=change.key,
         revision=change.revision,
-        change=dataset_pb.Change.Kind.Name(change.kind),
+        change=change.kind,
         fields=change.fields,
         before=change.before,
         after=change.after,

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, replace
-from typing import TypeAlias
 
 from penstock import names
 from penstock.errors import AlreadyExists, Conflict, InvalidArgument, NotFound
@@ -18,7 +18,7 @@ from services.pipeline.model import DEFAULT_RECURRENCE, Pipeline, PipelineRun, S
 from services.pipeline.repository import Repository
 
 MAX_STEPS = 50
-Changed: TypeAlias = Pipeline | tuple[Pipeline, list[NewEvent]]
+_ATTEMPTS = 10  # to change a pipeline that others change, too
 
 
 def validate(pipeline: Pipeline) -> Pipeline:
@@ -83,51 +83,48 @@ class Pipelines:
     repository: Repository
     wake: asyncio.Event
 
-    async def apply(self, spec: Pipeline, *, allow_missing: bool, etag: str = "") -> Stored[Pipeline]:
+    async def apply(
+        self, name: str, spec: Callable[[Pipeline | None], Pipeline], *, allow_missing: bool, etag: str = ""
+    ) -> Stored[Pipeline]:
         """Create or change a pipeline; the same again changes nothing. Raises NotFound without `allow_missing`.
 
+        `spec` answers what it shall be over what it is (None: it is not there); what it raises passes through.
         With the `etag` of what the change was made over: raises Conflict if it is another one by now.
         """
-        spec = await asyncio.to_thread(validate, spec)  # it compiles expressions
+        for _ in range(_ATTEMPTS):
+            applied = await self._apply(name, spec, allow_missing=allow_missing, etag=etag)
+            if applied is not None:
+                return applied
+        raise Conflict(f"{name} is being changed by too many others; try again in a moment.")
 
-        def transition(stored: Pipeline) -> Changed:
-            same = replace(
-                spec,
-                generation=stored.generation,
-                create_time=stored.create_time,
-                update_time=stored.update_time,
-                author=stored.author,
-            )
-            if same == stored:
-                return stored
-            changed = replace(spec, generation=stored.generation + 1, create_time=stored.create_time, update_time=now())
-            return changed, [_applied(changed)]
-
-        if etag:
-            return await self._apply_over(spec.name, etag, transition)
+    async def _apply(
+        self, name: str, spec: Callable[[Pipeline | None], Pipeline], *, allow_missing: bool, etag: str
+    ) -> Stored[Pipeline] | None:
+        """One attempt; None if somebody else changed it meanwhile."""
         try:
-            return await self.repository.pipelines.change(spec.name, transition)
+            before = await self.repository.pipelines.get(name)
         except NotFound:
-            if not allow_missing:
+            if not allow_missing or etag:
                 raise
-        try:
-            return await self.repository.pipelines.create(spec.name, spec, [_applied(spec)])
-        except AlreadyExists:
-            return await self.repository.pipelines.change(spec.name, transition)
+            first = await asyncio.to_thread(validate, spec(None))  # in a thread: it compiles expressions
+            with suppress(AlreadyExists):
+                return await self.repository.pipelines.create(name, first, [_applied(first)])
+            return None
+        before.check_etag(etag)
+        old = before.value
+        wanted = replace(await asyncio.to_thread(validate, spec(old)), create_time=old.create_time)
+        if replace(wanted, generation=old.generation, update_time=old.update_time, author=old.author) == old:
+            return before
+        changed = replace(wanted, generation=old.generation + 1, update_time=now())
+        with suppress(Conflict):
+            return await self.repository.pipelines.save(before, changed, [_applied(changed)])
+        return None
 
-    async def _apply_over(self, name: str, etag: str, transition: Callable[[Pipeline], Changed]) -> Stored[Pipeline]:
+    async def delete(self, name: str, etag: str = "") -> None:
+        """Delete a pipeline. Its runs and decisions stay. Raises Conflict if the `etag` is another one by now."""
         stored = await self.repository.pipelines.get(name)
-        if stored.etag != etag:
-            raise Conflict(f"{name} was changed since you read it: read it again, and make the change over that.")
-        outcome = transition(stored.value)
-        if outcome is stored.value:
-            return stored
-        value, events = outcome if isinstance(outcome, tuple) else (outcome, [])
-        return await self.repository.pipelines.save(stored, value, events)
-
-    async def delete(self, name: str) -> None:
-        """Delete a pipeline. Its runs and decisions stay."""
-        await self.repository.pipelines.delete(await self.repository.pipelines.get(name))
+        stored.check_etag(etag)
+        await self.repository.pipelines.delete(stored)
 
     async def cancel(self, name: str) -> Stored[PipelineRun]:
         """Ask a run to stop; raises FailedPrecondition if it ended."""
@@ -135,9 +132,9 @@ class Pipelines:
         self.wake.set()
         return stored
 
-    async def retry(self, name: str) -> Stored[PipelineRun]:
-        """Go on with a failed run at the step that failed."""
-        stored = await self.repository.runs.change(name, PipelineRun.retried)
+    async def retry(self, name: str, request_id: str = "") -> Stored[PipelineRun]:
+        """Go on with a failed run at the step that failed. The same request again, however it ended, does nothing."""
+        stored = await self.repository.runs.change(name, PipelineRun.retried, request_id=request_id or None)
         self.wake.set()
         return stored
 

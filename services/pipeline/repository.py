@@ -6,6 +6,8 @@ from collections.abc import AsyncIterator, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
+from penstock import names
+from penstock.errors import NotFound
 from penstock.store import Aggregates, Database, Document, Page, Rows, Span, Stored
 from services.pipeline.ledger import Ledger
 from services.pipeline.model import Pipeline, PipelineRun, Window
@@ -98,6 +100,13 @@ class Repository:
         return await self.runs.find(
             eq={"pipeline": pipeline}, order_by="create_time", descending=True, limit=limit, after=after
         )
+
+    async def decision(self, name: names.ResourceName) -> Document:
+        """What was decided about one event. Raises NotFound."""
+        row = await self.decisions.get(f"{name.parent}|{name.id}")
+        if row is None:
+            raise NotFound(f"{name} does not exist.")
+        return row
 
     async def decisions_page(self, pipeline: str, limit: int, after: str | None) -> Page[Document]:
         """What was decided about events, newest first."""

@@ -16,7 +16,9 @@ from penstock.api.pipeline.v1.pipeline_service_pb2_grpc import PipelineServiceSe
 from penstock.errors import InvalidArgument
 from penstock.events.freshness import Freshness
 from penstock.rpc.caller import caller
+from penstock.rpc.masks import apply_field_mask
 from penstock.rpc.paging import decode_token, encode_token, page_size
+from penstock.rpc.request_ids import request_key
 from penstock.rpc.structs import from_struct, to_struct
 from penstock.rpc.watch import watch
 from penstock.store import Stored, now, parse_time
@@ -37,7 +39,7 @@ def stamp(value: datetime | None) -> Timestamp | None:
 
 def _duration(seconds: float) -> Duration:
     result = Duration()
-    result.FromMilliseconds(round(seconds * 1000))
+    result.FromMicroseconds(round(seconds * 1e6))  # as exact as `_seconds`: an update may give it back
     return result
 
 
@@ -77,7 +79,13 @@ def pipeline_from(spec: pb.Pipeline, author: str) -> model.Pipeline:
 
 def pipeline_to(stored: Stored[model.Pipeline]) -> pb.Pipeline:
     """A pipeline as the API has it."""
-    value = stored.value
+    message = pipeline_spec(stored.value)
+    message.etag, message.sequence = stored.etag, stored.sequence
+    return message
+
+
+def pipeline_spec(value: model.Pipeline) -> pb.Pipeline:
+    """A pipeline as the API has it, but for what changes with every write."""
     trigger = pb.Trigger(event=value.trigger.event, filter=value.trigger.filter)
     if value.trigger.quiet is not None and value.trigger.max_wait is not None:
         trigger.debounce.quiet.CopyFrom(_duration(value.trigger.quiet))
@@ -96,8 +104,6 @@ def pipeline_to(stored: Stored[model.Pipeline]) -> pb.Pipeline:
         author=value.author,
         create_time=stamp(value.create_time),
         update_time=stamp(value.update_time),
-        etag=stored.etag,
-        sequence=stored.sequence,
     )
 
 
@@ -172,9 +178,16 @@ class PipelineServicer(PipelineServiceServicer):
         self._freshness = freshness
 
     async def UpdatePipeline(self, request: pb.UpdatePipelineRequest, context: Context) -> pb.Pipeline:
-        spec = pipeline_from(request.pipeline, caller().actor)
+        name = str(names.parse(request.pipeline.name, kind="pipeline", field="pipeline.name"))
+        author = caller().actor
+
+        def spec(stored: model.Pipeline | None) -> model.Pipeline:
+            if stored is None:
+                return pipeline_from(request.pipeline, author)
+            return pipeline_from(apply_field_mask(request.update_mask, request.pipeline, pipeline_spec(stored)), author)
+
         return pipeline_to(
-            await self._pipelines.apply(spec, allow_missing=request.allow_missing, etag=request.pipeline.etag)
+            await self._pipelines.apply(name, spec, allow_missing=request.allow_missing, etag=request.pipeline.etag)
         )
 
     async def GetPipeline(self, request: pb.GetPipelineRequest, context: Context) -> pb.Pipeline:
@@ -192,7 +205,7 @@ class PipelineServicer(PipelineServiceServicer):
         )
 
     async def DeletePipeline(self, request: pb.DeletePipelineRequest, context: Context) -> Empty:
-        await self._pipelines.delete(str(names.parse(request.name, kind="pipeline")))
+        await self._pipelines.delete(str(names.parse(request.name, kind="pipeline")), request.etag)
         return Empty()
 
     async def GetPipelineRun(self, request: pb.GetPipelineRunRequest, context: Context) -> pb.PipelineRun:
@@ -214,7 +227,8 @@ class PipelineServicer(PipelineServiceServicer):
         return run_to(await self._pipelines.cancel(str(names.parse(request.name, kind="pipeline_run"))))
 
     async def RetryPipelineRun(self, request: pb.RetryPipelineRunRequest, context: Context) -> pb.PipelineRun:
-        return run_to(await self._pipelines.retry(str(names.parse(request.name, kind="pipeline_run"))))
+        name = str(names.parse(request.name, kind="pipeline_run"))
+        return run_to(await self._pipelines.retry(name, request_key(request, name)))
 
     async def WatchPipelineRun(
         self, request: pb.WatchPipelineRunRequest, context: Context
@@ -224,6 +238,9 @@ class PipelineServicer(PipelineServiceServicer):
             lambda: self._repository.runs.get(name), version=lambda s: s.version, done=lambda s: s.value.state.final
         ):
             yield run_to(stored)
+
+    async def GetDecision(self, request: pb.GetDecisionRequest, context: Context) -> pb.Decision:
+        return _decision(await self._repository.decision(names.parse(request.name, kind="decision")))
 
     async def ListDecisions(self, request: pb.ListDecisionsRequest, context: Context) -> pb.ListDecisionsResponse:
         pipeline = names.parse(request.parent, kind="pipeline", field="parent")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -43,32 +43,37 @@ class Projects:
         except AlreadyExists:
             return
 
-    async def put_secret(self, project: str, secret_id: str, value: bytes) -> Stored[Secret]:
-        """Store a secret or replace its value."""
+    async def create_secret(self, project: str, secret_id: str, value: bytes, request_id: str = "") -> Stored[Secret]:
+        """Store a secret; raises AlreadyExists."""
         if not value or len(value) > MAX_SECRET_BYTES:
             raise InvalidArgument(f"A secret is 1 to {MAX_SECRET_BYTES} bytes.", field="secret.value")
         name = names.build("secret", project, names.check_id(secret_id, "secret_id"))
         await self.repository.projects.get(names.build("project", project))
         at, sealed = now(), self.vault.seal(value)
-        try:
-            return await self.repository.secrets.create(name, Secret(name, project, sealed, at, at))
-        except AlreadyExists:
-            return await self.repository.secrets.change(name, lambda s: replace(s, sealed=sealed, update_time=at))
+        secret = Secret(name, project, sealed, at, at)
+        return await self.repository.secrets.create(name, secret, request_id=request_id or None)
 
     async def read_secret(self, name: str) -> bytes:
         """The value of a secret; raises NotFound."""
         return self.vault.open((await self.repository.secrets.get(name)).value.sealed)
 
-    async def create_publisher(self, project: str, publisher_id: str, ttl: timedelta) -> tuple[Stored[Publisher], str]:
-        """Mint NATS credentials for outside events of a project; answers them once."""
+    async def create_publisher(
+        self, project: str, publisher_id: str, ttl: timedelta, request_id: str = ""
+    ) -> tuple[Stored[Publisher], str]:
+        """Mint NATS credentials for outside events of a project, which are stored nowhere; raises AlreadyExists.
+
+        The same request again, within a day, mints others of the same user, which end with the first.
+        """
         if self.authority is None:
             raise InvalidArgument("This platform's NATS has no signing key here: mint users with `nsc`.")
         name = names.build("publisher", project, names.check_id(publisher_id, "publisher_id"))
         await self.repository.projects.get(names.build("project", project))
         ttl, at = check_ttl(ttl, "publisher.ttl"), now()
-        stored = await self.repository.publishers.create(name, Publisher(name, project, at, at + ttl))
+        publisher = Publisher(name, project, at, at + ttl)
+        stored = await self.repository.publishers.create(name, publisher, request_id=request_id or None)
         user = f"{project}_{publisher_id}"  # ids hold no "_": no two users share an inbox
-        return stored, mint(self.authority, user, external_permissions(user, project), ttl.total_seconds())
+        left = (stored.value.expire_time - at).total_seconds()
+        return stored, mint(self.authority, user, external_permissions(user, project), left)
 
     async def record(self, entries: Iterable[dict[str, Any]]) -> None:
         """Append to the audit log. Each entry has `time` (aware), `subject`, `method`, `resource`, `outcome`, …"""

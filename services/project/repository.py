@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
+from penstock import names
+from penstock.errors import NotFound
 from penstock.store import Aggregates, Database, Document, Page, Rows, Span
 from services.project.model import Member, Project, Publisher, Secret, Token
 
@@ -45,6 +47,13 @@ class Repository:
         """The ids of tokens that are revoked and not yet expired."""
         found = await self.tokens.find(span=Span("revoked", gt=at))
         return [stored.value.token_id for stored in found]
+
+    async def audit_entry(self, name: names.ResourceName) -> Document:
+        """One audit entry. Raises NotFound."""
+        row = await self.audit.get(name.id)
+        if row is None or row["project"] != name.project:
+            raise NotFound(f"{name} does not exist.")
+        return row
 
     async def audit_page(self, project: str, subject: str, limit: int, after: str | None) -> Page[Document]:
         """Audit entries of a project, newest first; of one subject if given."""

@@ -16,8 +16,9 @@ from penstock.api.project.v1 import project_service_pb2 as pb
 from penstock.api.project.v1.project_service_pb2_grpc import ProjectServiceServicer
 from penstock.errors import InvalidArgument
 from penstock.rpc.caller import caller
+from penstock.rpc.masks import apply_field_mask
 from penstock.rpc.paging import decode_token, encode_token, page_size
-from penstock.rpc.request_ids import request_id
+from penstock.rpc.request_ids import request_id, request_key, resource_id
 from penstock.store import Aggregates, Page, Stored
 from services.project import model
 from services.project.commands import Projects
@@ -117,10 +118,12 @@ class ProjectServicer(ProjectServiceServicer):
     async def CreateToken(self, request: pb.CreateTokenRequest, context: Context) -> pb.Token:
         project = names.parse(request.parent, kind="project", field="parent").project
         spec = request.token
-        stored, text = await self._tokens.create(
-            project, spec.subject, _role_name(spec.role), _ttl(spec.ttl, "token.ttl")
-        )
-        return _token(stored, text)
+        ttl, again = _ttl(spec.ttl, "token.ttl"), request_id(request)
+        token_id = resource_id(request, project)
+        return _token(*await self._tokens.create(project, token_id, spec.subject, _role_name(spec.role), ttl, again))
+
+    async def GetToken(self, request: pb.GetTokenRequest, context: Context) -> pb.Token:
+        return _token(await self._repository.tokens.get(str(names.parse(request.name, kind="token"))))
 
     async def ListTokens(self, request: pb.ListTokensRequest, context: Context) -> pb.ListTokensResponse:
         page = await self._of_project(self._repository.tokens, request)
@@ -137,7 +140,17 @@ class ProjectServicer(ProjectServiceServicer):
         return pb.ListDeniedTokensResponse(ids=await self._tokens.denied())
 
     async def UpdateMember(self, request: pb.UpdateMemberRequest, context: Context) -> pb.Member:
-        return _member(await self._tokens.set_member(request.member.name, _role_name(request.member.role)))
+        def role(stored: model.Member | None) -> str:
+            if stored is None:
+                return _role_name(request.member.role)
+            current = pb.Member(name=stored.name, role=_role(stored.role))
+            return _role_name(apply_field_mask(request.update_mask, request.member, current).role)
+
+        allow_missing = request.allow_missing
+        return _member(await self._tokens.update_member(request.member.name, role, allow_missing=allow_missing))
+
+    async def GetMember(self, request: pb.GetMemberRequest, context: Context) -> pb.Member:
+        return _member(await self._repository.members.get(str(names.parse(request.name, kind="member"))))
 
     async def ListMembers(self, request: pb.ListMembersRequest, context: Context) -> pb.ListMembersResponse:
         page = await self._of_project(self._repository.members, request)
@@ -151,7 +164,11 @@ class ProjectServicer(ProjectServiceServicer):
 
     async def CreateSecret(self, request: pb.CreateSecretRequest, context: Context) -> pb.Secret:
         project = names.parse(request.parent, kind="project", field="parent").project
-        return _secret(await self._projects.put_secret(project, request.secret_id, request.secret.value))
+        value, again = request.secret.value, request_key(request, project)
+        return _secret(await self._projects.create_secret(project, request.secret_id, value, again))
+
+    async def GetSecret(self, request: pb.GetSecretRequest, context: Context) -> pb.Secret:
+        return _secret(await self._repository.secrets.get(str(names.parse(request.name, kind="secret"))))
 
     async def ListSecrets(self, request: pb.ListSecretsRequest, context: Context) -> pb.ListSecretsResponse:
         page = await self._of_project(self._repository.secrets, request)
@@ -171,17 +188,25 @@ class ProjectServicer(ProjectServiceServicer):
     async def CreatePublisher(self, request: pb.CreatePublisherRequest, context: Context) -> pb.Publisher:
         project = names.parse(request.parent, kind="project", field="parent").project
         stored, credentials = await self._projects.create_publisher(
-            project, request.publisher_id, _ttl(request.publisher.ttl, "publisher.ttl")
+            project, request.publisher_id, _ttl(request.publisher.ttl, "publisher.ttl"), request_key(request, project)
         )
         made = self._publisher(stored)
         made.credentials = credentials
         return made
+
+    async def GetPublisher(self, request: pb.GetPublisherRequest, context: Context) -> pb.Publisher:
+        name = str(names.parse(request.name, kind="publisher"))
+        return self._publisher(await self._repository.publishers.get(name))
 
     async def ListPublishers(self, request: pb.ListPublishersRequest, context: Context) -> pb.ListPublishersResponse:
         page = await self._of_project(self._repository.publishers, request)
         return pb.ListPublishersResponse(
             publishers=[self._publisher(stored) for stored in page], next_page_token=encode_token(page.next, request)
         )
+
+    async def GetAuditEntry(self, request: pb.GetAuditEntryRequest, context: Context) -> pb.AuditEntry:
+        name = names.parse(request.name, kind="audit_entry")
+        return _audit_entry(name.project, await self._repository.audit_entry(name))
 
     async def ListAuditEntries(
         self, request: pb.ListAuditEntriesRequest, context: Context

@@ -10,9 +10,9 @@ from datetime import timedelta
 from typing import Protocol
 
 from penstock import names
-from penstock.errors import AlreadyExists, InvalidArgument, NotFound
+from penstock.errors import AlreadyExists, FailedPrecondition, InvalidArgument, NotFound
 from penstock.events import NewEvent
-from penstock.rpc.tokens import Tokens, new_token_id
+from penstock.rpc.tokens import Tokens
 from penstock.store import Stored, now
 from services.project.model import Member, Token, check_role, check_ttl, exceeds
 from services.project.repository import Repository
@@ -35,24 +35,39 @@ class TokenCommands:
     tokens: Tokens
     changed: asyncio.Event = field(default_factory=asyncio.Event)
 
-    async def create(self, project: str, subject: str, role: str, ttl: timedelta) -> tuple[Stored[Token], str]:
-        """Create a token; answers it and its text, which is stored nowhere."""
+    async def create(
+        self, project: str, token_id: str, subject: str, role: str, ttl: timedelta, request_id: str = ""
+    ) -> tuple[Stored[Token], str]:
+        """Create a token; answers it and its text, which is stored nowhere.
+
+        The same request again, within a day, answers the same token with a text of it; raises FailedPrecondition if
+        that was revoked meanwhile.
+        """
         await self.repository.projects.get(names.build("project", project))
         if not subject:
             raise InvalidArgument("Say who will use the token.", field="token.subject")
         names.check_key(subject, "token.subject")
         check_role(role, "token.role", await self._highest(project, subject))
-        ttl, at, token_id = check_ttl(ttl, "token.ttl"), now(), new_token_id()
+        ttl, at = check_ttl(ttl, "token.ttl"), now()
         name = names.build("token", project, token_id)
         # The document first: a token without one could never be listed or revoked.
-        stored = await self.repository.tokens.create(name, Token(name, project, token_id, subject, role, at, at + ttl))
+        token = Token(name, project, token_id, subject, role, at, at + ttl)
+        stored = await self.repository.tokens.create(name, token, request_id=request_id or None)
+        token = stored.value  # an earlier one, if the request was
         try:
             # Again, now that whoever lowers the role can see the token: one of the two of us does.
-            check_role(role, "token.role", await self._highest(project, subject))
+            check_role(token.role, "token.role", await self._highest(project, token.subject))
         except InvalidArgument:
             await self.revoke(name)
             raise
-        return stored, self.tokens.mint(subject, project, role, ttl.total_seconds(), token_id=token_id)
+        if token.revoke_time:
+            raise FailedPrecondition(f"{name}, which this request made, was revoked: ask anew for another.")
+        return stored, self._text(token)
+
+    def _text(self, token: Token) -> str:
+        ttl = (token.expire_time - token.create_time).total_seconds()
+        issued = token.create_time.timestamp()
+        return self.tokens.mint(token.subject, token.project, token.role, ttl, token_id=token.token_id, issued=issued)
 
     async def _highest(self, project: str, subject: str) -> str:
         """The highest role that a token of this subject may have; who is no member may be given any by an admin."""
@@ -73,18 +88,36 @@ class TokenCommands:
         self.changed.set()
         return stored
 
-    async def set_member(self, name: str, role: str) -> Stored[Member]:
-        """Add a member or change the role of one, and revoke the member's tokens that would exceed it."""
+    async def update_member(
+        self, name: str, role: Callable[[Member | None], str], *, allow_missing: bool
+    ) -> Stored[Member]:
+        """Change a member, and revoke the member's tokens that would exceed the role. NotFound without `allow_missing`.
+
+        `role` answers what it shall be over what the member is (None: there is none yet).
+        """
         parsed = names.parse(name, kind="member", field="member.name")
         name = str(parsed)  # a name has several spellings, a member has one
         await self.repository.projects.get(names.build("project", parsed.project))
-        check_role(role, "member.role")
-        try:
-            stored = await self.repository.members.create(name, Member(name, parsed.project, parsed.id, role, now()))
-        except AlreadyExists:
-            stored = await self.repository.members.change(name, lambda m: m.with_role(role))
-        await self._revoke_all(parsed.project, parsed.id, lambda token: exceeds(token.role, role))
+        stored = await self._set_role(name, role, allow_missing)
+        highest = stored.value.role
+        await self._revoke_all(parsed.project, parsed.id, lambda token: exceeds(token.role, highest))
         return stored
+
+    async def _set_role(self, name: str, role: Callable[[Member | None], str], allow_missing: bool) -> Stored[Member]:
+        def transition(member: Member) -> Member:
+            return member.with_role(check_role(role(member), "member.role"))
+
+        try:
+            return await self.repository.members.change(name, transition)
+        except NotFound:
+            if not allow_missing:
+                raise
+        resource = names.parse(name)
+        first = Member(name, resource.project, resource.id, check_role(role(None), "member.role"), now())
+        try:
+            return await self.repository.members.create(name, first)
+        except AlreadyExists:
+            return await self.repository.members.change(name, transition)
 
     async def remove_member(self, name: str) -> None:
         """Remove a member and revoke the member's tokens in the project. Raises NotFound."""

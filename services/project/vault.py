@@ -29,7 +29,9 @@ class Vault:
         try:
             return self._fernet.decrypt(sealed.encode())
         except InvalidToken:
-            raise DataCorrupt("The secret was sealed with another key: restore the key, or store it again.") from None
+            raise DataCorrupt(
+                "The secret was sealed with another key: restore the key, or delete the secret and store it again."
+            ) from None
 
 
 def _make_key(path: Path) -> None:

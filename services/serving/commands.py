@@ -69,10 +69,10 @@ class Commands:
         self.wake(name)
         return _made(stored, request)
 
-    async def delete(self, name: str) -> None:
-        """Ask for an endpoint's end; it is gone a moment later. Raises NotFound."""
+    async def delete(self, name: str, etag: str = "") -> None:
+        """Ask for an endpoint's end; it is gone a moment later. Raises NotFound; Conflict for another `etag`."""
         moment = now()
-        await self.repository.change(name, lambda endpoint: transitions.delete(endpoint, moment))
+        await self.repository.change(name, lambda endpoint: transitions.delete(endpoint, moment), etag)
         self.wake(name)
 
     async def _known(self, name: str, request: str) -> tuple[Stored[Endpoint], Revision] | None:

@@ -62,7 +62,7 @@ class ServingServicer(ServingServiceServicer):
         return pb.ListEndpointsResponse(endpoints=endpoints, next_page_token=encode_token(page.next, request))
 
     async def DeleteEndpoint(self, request: pb.DeleteEndpointRequest, context: Context) -> Empty:
-        await self.commands.delete(_endpoint(request.name))
+        await self.commands.delete(_endpoint(request.name), request.etag)
         return Empty()
 
     async def GetRevision(self, request: pb.GetRevisionRequest, context: Context) -> pb.Revision:

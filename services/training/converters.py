@@ -105,7 +105,7 @@ def _code_message(run: model.Run) -> pb.Code:
 def _attempt(attempt: model.Attempt) -> pb.Attempt:
     return pb.Attempt(
         number=attempt.number,
-        state=attempt.state,
+        state=pb.Attempt.State.Value(attempt.state.upper()),
         reason=attempt.reason,
         exit_code=attempt.exit_code or 0,
         start_time=timestamp(attempt.started),

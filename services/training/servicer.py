@@ -129,6 +129,7 @@ class TrainingServicer(TrainingServiceServicer):
         names.check_id(parent.id, "parent")
         run = str(names.parse(request.run, kind="run", field="run"))
         study = str(names.parse(request.study, kind="study", field="study")) if request.study else ""
+        request_id(request)  # a run has one version of a model, whoever asks how often
         version = await self.commands.create_model_version(str(parent), run, study, caller().actor)
         return converters.version_message(version)
 

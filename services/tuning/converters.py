@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from datetime import datetime
 
 from google.protobuf import json_format
@@ -100,12 +99,9 @@ def study_message(stored: Stored[Study], running: int) -> pb.Study:
     )
 
 
-def trial_messages(trials: Iterable[Stored[Trial]]) -> list[pb.Trial]:
-    """The resources, as the API shows them."""
-    return [_trial(stored.value) for stored in trials]
-
-
-def _trial(trial: Trial) -> pb.Trial:
+def trial_message(stored: Stored[Trial]) -> pb.Trial:
+    """The resource, as the API shows it."""
+    trial = stored.value
     return pb.Trial(
         name=trial.name,
         number=trial.number,

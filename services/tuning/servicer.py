@@ -70,13 +70,17 @@ class TuningServicer(Base):
         async for stored, running in changes:
             yield converters.study_message(stored, running)
 
+    async def GetTrial(self, request: pb.GetTrialRequest, context: Context) -> pb.Trial:
+        name = str(names.parse(request.name, kind="trial"))
+        return converters.trial_message(await self.commands.repository.trials.get(name))
+
     async def ListTrials(self, request: pb.ListTrialsRequest, context: Context) -> pb.ListTrialsResponse:
         study = str(names.parse(request.parent, kind="study", field="parent"))
         await self.commands.repository.studies.get(study)
         page = await self.commands.repository.list_trials(
             study, page_size(request.page_size), decode_token(request.page_token, request)
         )
-        trials = converters.trial_messages(page)
+        trials = [converters.trial_message(stored) for stored in page]
         return pb.ListTrialsResponse(trials=trials, next_page_token=encode_token(page.next, request))
 
     async def _message(self, stored: Stored[Study]) -> pb.Study:

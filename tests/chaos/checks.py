@@ -78,7 +78,7 @@ def check_completions(client: Client, home: Path, verdict: Verdict) -> None:
     runs = list(_runs(client))
     verdict.expect(len(runs) == RUNS, f"there are {len(runs)} runs instead of {RUNS}")
     for run in runs:
-        accepted = [attempt.number for attempt in run.attempts if attempt.state == "succeeded"]
+        accepted = [attempt.number for attempt in run.attempts if attempt.state == training_pb.Attempt.SUCCEEDED]
         verdict.expect(
             run.state == training_pb.Run.SUCCEEDED and accepted == [run.attempt],
             f"{run.name} is {training_pb.Run.State.Name(run.state)} and accepted {accepted}: {run.reason}",

@@ -149,3 +149,25 @@ async def test_a_publisher_that_knows_the_asyncapi_file_and_its_user_triggers_a_
         runs = json.loads(found)["items"]
         await asyncio.sleep(0.2)
     assert [cause["eventId"] for run in runs for cause in run["causes"]] == ["m-1"]  # type: ignore[attr-defined]
+
+
+def test_curl_changes_what_the_mask_names_and_over_what_it_read_only(platform: Platform) -> None:
+    url = f"{platform.url}/v1/projects/default/pipelines/masked"
+
+    def change(query: str, **body: object) -> tuple[int, str]:
+        return _curl(platform, "-X", "PATCH", f"{url}?{query}", "-d", json.dumps(body))
+
+    steps = [{"id": "train", "action": "train", "with": {"dataset": "none", "algorithm": "mlp"}}]
+    whole = {"description": "as it was", "trigger": {"event": "com.example.never"}, "steps": steps}
+    status, _ = change("update_mask=paused", paused=True, **whole)
+    assert status == 404
+    status, body = change("allow_missing=true", **whole)
+    assert status == 200, body
+    read = json.loads(body)
+    status, body = change("updateMask=paused,trigger.filter", paused=True, description="not masked")
+    assert status == 200, body
+    changed = json.loads(body)
+    assert (changed["paused"], changed["description"], changed["steps"]) == (True, "as it was", read["steps"])
+    for etag, expected in ((read["etag"], 409), (changed["etag"], 200)):
+        status, body = _curl(platform, "-X", "DELETE", f"{url}?etag={etag}")
+        assert status == expected, body

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import urllib.request
 from collections.abc import Iterator
@@ -24,7 +25,8 @@ def own(tmp_path: Path) -> Iterator[Platform]:
 
 
 def up(platform: Platform) -> None:
-    platform.run("up", "--home", str(platform.home), "--port", platform.url.rpartition(":")[2], "--detach")
+    said = platform.run("up", "--home", str(platform.home), "--port", platform.url.rpartition(":")[2], "--detach")
+    assert said.splitlines()[-1] == f"ready {platform.url}"
 
 
 def infer(platform: Platform) -> int:
@@ -47,6 +49,14 @@ def test_endpoints_answer_when_up_returns(own: Platform) -> None:
     own.run("train", "teas", "--algorithm", "logistic-regression", "--wait")
     own.run("endpoint", "deploy", "teas", "teas@1", "--wait")
     assert infer(own) == 200
-    own.run("down", "--home", str(own.home))
-    up(own)
+    assert json.loads(own.run("down", "--home", str(own.home), "-o", "json")) == {
+        "home": str(own.home),
+        "stopped": True,
+    }
+    port = own.url.rpartition(":")[2]
+    again = own.run("up", "--home", str(own.home), "--port", port, "--detach", "--project", "vision", "-o", "json")
+    token = str(own.home / "token")
+    assert json.loads(again) == {"home": str(own.home), "url": own.url, "token_file": token, "ready": True}
     assert infer(own) == 200
+    made = json.loads(own.run("admin", "project", "list", "-o", "json"))["items"]
+    assert {project["name"] for project in made} == {"projects/default", "projects/vision"}

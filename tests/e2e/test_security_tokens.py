@@ -157,7 +157,7 @@ async def test_a_revoked_token_is_refused_everywhere_and_its_open_streams_end(vi
 
 async def test_a_member_who_leaves_takes_all_tokens_along(victim: Victim, boss: Client) -> None:
     member = pb.Member(name="projects/vault/members/leaver", role=pb.ROLE_VIEWER)
-    await asyncio.to_thread(boss.projects.UpdateMember, pb.UpdateMemberRequest(member=member))
+    await asyncio.to_thread(boss.projects.UpdateMember, pb.UpdateMemberRequest(member=member, allow_missing=True))
     await until_revoked(victim, boss, lambda _: boss.projects.DeleteMember(pb.DeleteMemberRequest(name=member.name)))
 
 
@@ -169,23 +169,23 @@ async def test_an_open_stream_ends_when_its_token_expires(victim: Victim, boss: 
 
 def test_a_token_has_no_more_than_its_member_s_role(victim: Victim, boss: Client) -> None:
     member = pb.Member(name="projects/vault/members/intern", role=pb.ROLE_VIEWER)
-    boss.projects.UpdateMember(pb.UpdateMemberRequest(member=member))
+    boss.projects.UpdateMember(pb.UpdateMemberRequest(member=member, allow_missing=True))
     token_of(boss, "vault", "intern", "viewer")
     for role in ("editor", "admin"):
         with pytest.raises(InvalidArgument):
             token_of(boss, "vault", "intern", role)
     member.role = pb.ROLE_ADMIN
-    boss.projects.UpdateMember(pb.UpdateMemberRequest(member=member))
+    boss.projects.UpdateMember(pb.UpdateMemberRequest(member=member, allow_missing=True))
     high = token_of(boss, "vault", "intern", "admin")  # the control
     member.role = pb.ROLE_EDITOR
-    boss.projects.UpdateMember(pb.UpdateMemberRequest(member=member))
+    boss.projects.UpdateMember(pb.UpdateMemberRequest(member=member, allow_missing=True))
     asyncio.run(refused_within(victim, high.text))
 
 
 @pytest.mark.parametrize("spelling", ["int%65rn2", "%69ntern2", "intern%32"])
 def test_a_member_s_role_holds_for_every_spelling_of_the_name(boss: Client, spelling: str) -> None:
     member = pb.Member(name=f"projects/vault/members/{spelling}", role=pb.ROLE_VIEWER)
-    assert boss.projects.UpdateMember(pb.UpdateMemberRequest(member=member)).subject == "intern2"
+    assert boss.projects.UpdateMember(pb.UpdateMemberRequest(member=member, allow_missing=True)).subject == "intern2"
     with pytest.raises(InvalidArgument):
         token_of(boss, "vault", "intern2", "admin")
 

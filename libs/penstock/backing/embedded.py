@@ -56,12 +56,16 @@ def keep_private(home: Path) -> None:
 
 
 class Embedded:
-    """The platform of one home directory behind 127.0.0.1:`port`."""
+    """The platform of one home directory behind 127.0.0.1:`port`.
 
-    def __init__(self, home: Path, port: int, mongodb_uri: str | None = None) -> None:
+    `project` is there from the start: None means what PENSTOCK_PROJECT says.
+    """
+
+    def __init__(self, home: Path, port: int, mongodb_uri: str | None = None, project: str | None = None) -> None:
         self.home = home.absolute()
         self.home.mkdir(parents=True, exist_ok=True, mode=0o700)
         self.port = port
+        self.project = project
         self.stack = Stack(self.home, mongodb_uri=mongodb_uri)
         self.edge = Edge(self.home / "envoy")
         self._envoy: EnvoyServer | None = None
@@ -192,6 +196,7 @@ class Embedded:
         ]  # fmt: skip
         env = {
             **inherited(_PASSED_ON),
+            **({"PENSTOCK_PROJECT": self.project} if self.project else {}),
             "PENSTOCK_MONGODB_URI": self.stack.mongodb_uri,
             "PENSTOCK_NATS_URL": self.stack.nats_url,
             "PENSTOCK_URL": self.url,

@@ -1,5 +1,5 @@
 """`python -m penstock.cli`: the command line without the script."""
 
-from penstock.cli.main import main
+from penstock.cli.entry import main
 
 main()

@@ -194,8 +194,8 @@ def retry_dead_letter(session: Session, service: str, letter: str) -> None:
     """Try one again; its resource goes on if that works."""
     from penstock.api.event.v1 import event_service_pb2 as pb
 
-    session.client.event_logs.RetryDeadLetter(pb.RetryDeadLetterRequest(service=service, id=letter))
-    session.note(f"retried {letter}")
+    done = session.client.event_logs.RetryDeadLetter(pb.RetryDeadLetterRequest(service=service, id=letter))
+    session.show(done, f"retried {letter}")
 
 
 @dead_letters.command("drop")
@@ -206,8 +206,8 @@ def drop_dead_letter(session: Session, service: str, letter: str) -> None:
     """Give one up; its resource goes on without it."""
     from penstock.api.event.v1 import event_service_pb2 as pb
 
-    session.client.event_logs.DropDeadLetter(pb.DropDeadLetterRequest(service=service, id=letter))
-    session.note(f"dropped {letter}")
+    done = session.client.event_logs.DropDeadLetter(pb.DropDeadLetterRequest(service=service, id=letter))
+    session.show(done, f"dropped {letter}")
 
 
 @admin.command()

@@ -68,10 +68,28 @@ class Session:
         click.echo(text, err=True)
 
 
+def output_option(function: F) -> F:
+    """The option that every command has."""
+    kinds = click.Choice(["table", "json"])
+    return click.option("--output", "-o", type=kinds, default="table", help="How to print.")(function)
+
+
+def any_project(function: F) -> F:
+    """Take --project, as every command does, where it makes no difference: what is done is done for all projects."""
+    text = "Makes no difference here: all projects share it."
+    return click.option("--project", metavar="PROJECT", expose_value=False, help=text)(function)
+
+
+def show_facts(output: str, facts: Mapping[str, Any], *lines: str) -> None:
+    """Print what a command without a connection did: as one JSON object, or as `lines`."""
+    for line in [json.dumps(facts, indent=2, ensure_ascii=False)] if output == "json" else lines:
+        click.echo(line)
+
+
 def connected(function: F) -> F:
     """Give a command the common options and a Session as its first argument."""
 
-    @click.option("--output", "-o", type=click.Choice(["table", "json"]), default="table", help="How to print.")
+    @output_option
     @click.option("--project", metavar="PROJECT", help="The project (PENSTOCK_PROJECT; 'default').")
     @click.option("--url", metavar="URL", help="The platform (PENSTOCK_URL; the local home's).")
     @click.option("--token", metavar="TOKEN", help="Your token (PENSTOCK_TOKEN; the local home's).")

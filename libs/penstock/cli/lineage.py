@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from penstock.cli.common import Session, connected, to_dict
+from penstock.cli.common import Session, connected, enum_name, to_dict
 from penstock.cli.paging import pages
 
 if TYPE_CHECKING:
@@ -56,7 +56,7 @@ def trace(session: Session, name: str, changed_since: str, limit: int) -> None:
         [
             ("KEY", lambda r: r.key),
             ("REVISION", lambda r: r.revision),
-            ("CHANGE", lambda r: r.change.lower()),
+            ("CHANGE", lambda r: enum_name(r, "change").lower() if r.change else ""),
             ("FIELDS", lambda r: ", ".join(r.fields)),
             ("AUTHOR", lambda r: r.author),
             ("WHY", lambda r: r.why),

@@ -21,11 +21,10 @@ def pipeline() -> None:
 @connected
 def apply(session: Session, file: Path) -> None:
     """Create a pipeline or change it."""
-    from penstock.api.pipeline.v1 import pipeline_service_pb2 as pb
-    from penstock.sdk.pipelines import parse_pipeline
+    from penstock.sdk.pipelines import apply_request, parse_pipeline
 
     spec = parse_pipeline(session.client, read_yaml(file))
-    done = session.client.pipelines.UpdatePipeline(pb.UpdatePipelineRequest(pipeline=spec, allow_missing=True))
+    done = session.client.pipelines.UpdatePipeline(apply_request(spec))
     session.show(done, f"applied {last_id(done.name)} (generation {done.generation}), waits for {done.trigger.event}")
 
 

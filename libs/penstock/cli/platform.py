@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import signal
 import sys
 import time
@@ -11,7 +10,8 @@ from pathlib import Path
 
 import click
 
-from penstock.cli.common import table
+from penstock import names
+from penstock.cli.common import any_project, output_option, show_facts, table
 from penstock.cli.progress import Progress
 from penstock.errors import FailedPrecondition, Unavailable
 from penstock.runtime.settings import ClientSettings, data_directory, home_directory, mongodb_uri
@@ -24,10 +24,12 @@ _DETACH_PATIENCE = 90.0  # seconds
 
 
 @click.command()
-def setup() -> None:
+@output_option
+@any_project
+def setup(output: str) -> None:
     """Install what pip cannot: Triton's own environment (shared by all homes). Does nothing if it is there."""
     ensure_setup()
-    click.echo(f"Triton is in {data_directory()}")
+    show_facts(output, {"triton": str(data_directory())}, f"Triton is in {data_directory()}")
 
 
 def ensure_setup() -> None:
@@ -45,24 +47,27 @@ def ensure_setup() -> None:
 @_HOME
 @click.option("--port", default=None, type=int, help=f"The one port [{DEFAULT_PORT}, or the home's last one].")
 @click.option("--detach", is_flag=True, help="Return when it is ready, and leave it running.")
-def up(home: Path | None, port: int | None, detach: bool) -> None:
+@click.option("--project", metavar="PROJECT", help="A project to begin with [PENSTOCK_PROJECT, or default].")
+@output_option
+def up(home: Path | None, port: int | None, detach: bool, project: str | None, output: str) -> None:
     """Start the platform on this machine: real servers, on loopback, all state under one home directory."""
+    project = names.check_id(project, "project") if project else None
     home = (home or home_directory()).expanduser().absolute()
     port = port or _last_port(home) or DEFAULT_PORT
     ensure_setup()
     if detach:
-        url = start_detached(home, port)
-        _say_how_to_use(home, "stop it with `penstock down`")
-        click.echo(f"ready {url}")
+        _say_ready(home, start_detached(home, port, project), "stop it with `penstock down`", output)
         return
-    asyncio.run(_supervise(home, port))
+    asyncio.run(_supervise(home, port, project, output))
 
 
-def _say_how_to_use(home: Path, how_to_stop: str) -> None:
+def _say_ready(home: Path, url: str, how_to_stop: str, output: str) -> None:
     """The commands find the default home by themselves; any other they must be told."""
+    lines = [f"token in {home / 'token'}; {how_to_stop}", f"ready {url}"]
     if home != home_directory().expanduser().absolute():
-        click.echo(f"for other commands: export PENSTOCK_HOME={home}")
-    click.echo(f"token in {home / 'token'}; {how_to_stop}")
+        lines.insert(0, f"for other commands: export PENSTOCK_HOME={home}")
+    facts = {"home": str(home), "url": url, "token_file": str(home / "token"), "ready": True}
+    show_facts(output, facts, *lines)
 
 
 def _last_port(home: Path) -> int | None:
@@ -72,7 +77,7 @@ def _last_port(home: Path) -> int | None:
         return None
 
 
-def start_detached(home: Path, port: int) -> str:
+def start_detached(home: Path, port: int, project: str | None = None) -> str:
     """Start the supervisor as a process of its own and wait until the platform is ready; answers the URL."""
     from penstock.backing.embedded import SUPERVISOR
     from penstock.backing.process import ManagedProcess, Program
@@ -82,6 +87,7 @@ def start_detached(home: Path, port: int) -> str:
     ready = home / "run" / "platform.ready"
     ready.unlink(missing_ok=True)
     argv = [sys.executable, "-m", "penstock.cli", "up", "--home", str(home), "--port", str(port)]
+    argv += ["--project", project] if project else []
     process = ManagedProcess.start(home, Program(SUPERVISOR, argv, env=whole_environment(), facts={"port": port}))
     deadline = time.monotonic() + _DETACH_PATIENCE
     while not ready.exists():
@@ -93,12 +99,12 @@ def start_detached(home: Path, port: int) -> str:
     return ready.read_text(encoding="utf-8").strip()
 
 
-async def _supervise(home: Path, port: int) -> None:
+async def _supervise(home: Path, port: int, project: str | None, output: str) -> None:
     """Start everything, keep it up, and stop it in order at SIGTERM or ctrl-C."""
     from penstock.backing.embedded import Embedded
     from penstock.backing.supervisor import Supervisor
 
-    platform = Embedded(home, port, mongodb_uri())
+    platform = Embedded(home, port, mongodb_uri(), project)
     ready = platform.home / "run" / "platform.ready"
     stopping = asyncio.Event()
     loop = asyncio.get_running_loop()
@@ -115,8 +121,7 @@ async def _supervise(home: Path, port: int) -> None:
             progress.done()
             platform.supervise(supervisor)
             ready.write_text(platform.url, encoding="utf-8")
-            _say_how_to_use(home, "ctrl-C stops the platform")
-            click.echo(f"ready {platform.url}")
+            _say_ready(home, platform.url, "ctrl-C stops the platform", output)
             await asked
         else:
             starting.cancel()
@@ -130,10 +135,13 @@ async def _supervise(home: Path, port: int) -> None:
 
 @click.command()
 @_HOME
-def down(home: Path | None) -> None:
+@output_option
+@any_project
+def down(home: Path | None, output: str) -> None:
     """Stop the platform of a home directory, whoever started it. Its data stays."""
-    stop_platform((home or home_directory()).expanduser().absolute())
-    click.echo("stopped")
+    home = (home or home_directory()).expanduser().absolute()
+    stop_platform(home)
+    show_facts(output, {"home": str(home), "stopped": True}, "stopped")
 
 
 def stop_platform(home: Path) -> None:
@@ -151,7 +159,8 @@ def stop_platform(home: Path) -> None:
 
 @click.command()
 @_HOME
-@click.option("--output", "-o", type=click.Choice(["table", "json"]), default="table")
+@output_option
+@any_project
 def status(home: Path | None, output: str) -> None:
     """What runs of a home directory, and whether it answers. Exits with 3 if it does not."""
     from penstock.backing.embedded import Embedded
@@ -164,14 +173,14 @@ def status(home: Path | None, output: str) -> None:
     parts = Embedded(home, port).status()
     ready = asyncio.run(http_ok(port, "/healthz"))
     running = any(part["running"] for part in parts if part["name"] == "envoy")
-    document = {"home": str(home), "url": f"http://127.0.0.1:{port}", "ready": ready and running, "processes": parts}
-    if output == "json":
-        click.echo(json.dumps(document, indent=2))
-    else:
-        click.echo(f"{document['url']}  {'ready' if document['ready'] else 'not ready'}")
+    ready = ready and running
+    url = f"http://127.0.0.1:{port}"
+    facts = {"home": str(home), "url": url, "ready": ready, "processes": parts}
+    show_facts(output, facts, f"{url}  {'ready' if ready else 'not ready'}")
+    if output == "table":
         table(
             ["PROCESS", "STATE", "PID", "PORT"],
             [[p["name"], "running" if p["running"] else "stopped", p["pid"], p.get("port", "")] for p in parts],
         )
-    if not document["ready"]:
+    if not ready:
         raise Unavailable(f"The platform does not answer: start it with `penstock up --home {home}`.")

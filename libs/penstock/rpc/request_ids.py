@@ -26,3 +26,11 @@ def request_id(request: Message) -> str:
 def resource_id(request: Message, project: str) -> str:
     """The id of what this request creates: fixed by caller, project and request id, or random without a request id."""
     return names.new_id(f"{project}\n{caller().actor}", request_id(request))
+
+
+def request_key(request: Message, scope: str) -> str:
+    """What a document remembers a request by, where its user chose the id: another caller's is another request.
+
+    "" without a request id.
+    """
+    return resource_id(request, scope) if request_id(request) else ""

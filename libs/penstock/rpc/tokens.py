@@ -33,9 +33,18 @@ class Tokens:
         return self._keys.jwks()
 
     def mint(
-        self, subject: str, project: str, role: str, ttl: float, platform: bool = False, token_id: str | None = None
+        self,
+        subject: str,
+        project: str,
+        role: str,
+        ttl: float,
+        platform: bool = False,
+        token_id: str | None = None,
+        issued: float | None = None,
     ) -> str:
-        """A signed token. `ttl` is in seconds; `token_id` is its `jti`, made here if not given.
+        """A signed token. `ttl` is in seconds from `issued` on (Unix time; now if not given).
+
+        `token_id` is its `jti`, made here if not given.
 
         Raises InvalidArgument for an unknown role, an empty subject or a ttl beyond a year.
         """
@@ -45,7 +54,7 @@ class Tokens:
             raise InvalidArgument("A token needs a subject: who uses it.", field="subject")
         if ttl > MAX_TTL_SECONDS:
             raise InvalidArgument("A token lives a year at most.", field="ttl")
-        now = time.time()
+        issued = time.time() if issued is None else issued
         claims = {
             "iss": ISSUER,
             "aud": AUDIENCE,
@@ -54,8 +63,8 @@ class Tokens:
             "role": role,
             "platform": platform,
             "jti": token_id or new_token_id(),
-            "iat": int(now),
-            "exp": int(now + ttl),
+            "iat": int(issued),
+            "exp": int(issued + ttl),
         }
         signing = self._keys.signing
         return jwt.encode(claims, signing.private, algorithm=ALGORITHM, headers={"kid": signing.kid})

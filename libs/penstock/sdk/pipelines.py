@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from google.protobuf.field_mask_pb2 import FieldMask
+
 from penstock import names
 from penstock.api.pipeline.v1 import pipeline_service_pb2 as pb
 from penstock.errors import InvalidArgument
@@ -39,6 +41,11 @@ def parse_pipeline(client: Client, document: Any) -> pb.Pipeline:
         max_recurrence=parse_whole(document.get("max_recurrence", 0), "max_recurrence"),
         paused=parse_flag(document.get("paused", False), "paused"),
     )
+
+
+def apply_request(spec: pb.Pipeline) -> pb.UpdatePipelineRequest:
+    """The request that makes a pipeline all that `spec` says and nothing else, whatever it was, if it was."""
+    return pb.UpdatePipelineRequest(pipeline=spec, allow_missing=True, update_mask=FieldMask(paths=["*"]))
 
 
 def _trigger(on: Any) -> pb.Trigger:

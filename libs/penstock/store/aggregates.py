@@ -140,13 +140,14 @@ class Aggregates(Generic[V]):
         return Stored(stored.id, value, stored.version + 1, stored.sequence + len(events), requests)
 
     async def change(
-        self, id: str, transition: Callable[[V], Outcome[V]], *, request_id: str | None = None
+        self, id: str, transition: Callable[[V], Outcome[V]], *, request_id: str | None = None, etag: str = ""
     ) -> Stored[V]:
         """Read, apply `transition`, save; again if somebody else was faster.
 
         `transition` answers the new value, or it and the events of the change; it may raise domain errors, which
         pass through. The same value object means that there is nothing to write. A `request_id` seen before
-        answers the stored aggregate without applying anything. Raises NotFound; Conflict after 20 lost races.
+        answers the stored aggregate without applying anything. Raises NotFound; Conflict after 20 lost races, or if
+        an `etag` is given that is not the aggregate's.
         """
         async with self._lock(id):
             for _ in range(_CONFLICTS):
@@ -156,6 +157,7 @@ class Aggregates(Generic[V]):
                 stored = self._stored(document)
                 if await self._requests.saw(document, request_id):
                     return stored
+                stored.check_etag(etag)
                 outcome = transition(stored.value)
                 value, events = outcome if isinstance(outcome, tuple) else (outcome, ())
                 if value is stored.value and not events:

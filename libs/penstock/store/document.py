@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 
+from penstock.errors import Conflict
 from penstock.store.codec import Document, Scalar, decode_id, encode_id, encode_scalar
 from penstock.store.converter import from_document, to_document
 from penstock.store.outbox import Fact, entries
@@ -52,6 +53,11 @@ class Stored(Generic[V]):
     def etag(self) -> str:
         """An opaque text that changes with every change (AIP-154)."""
         return str(self.version)
+
+    def check_etag(self, etag: str) -> None:
+        """Raise Conflict if `etag` is that of another version; "" is any."""
+        if etag and etag != self.etag:
+            raise Conflict(f"{self.id} was changed since you read it: read it again, and decide over that.")
 
 
 @dataclass(frozen=True)

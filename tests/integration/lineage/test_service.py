@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
+from penstock.api.dataset.v1 import dataset_service_pb2 as dataset_pb
 from penstock.api.dataset.v1.dataset_service_pb2_grpc import add_DatasetServiceServicer_to_server
 from penstock.api.event.v1.event_service_pb2 import ReplayEventsRequest
 from penstock.api.event.v1.event_service_pb2_grpc import EventLogServiceStub
@@ -162,7 +163,12 @@ async def test_records_are_those_that_changed_since_what_was_served_before(told:
     assert found.dataset_version == told.name("datasets/digits/versions/2")
     assert found.compared_with == told.name("datasets/digits/versions/1")
     (record,) = found.records
-    assert (record.key, record.revision, record.change, list(record.fields)) == ("k1", 2, "CHANGED", ["label"])
+    assert (record.key, record.revision, record.change, list(record.fields)) == (
+        "k1",
+        2,
+        dataset_pb.Change.CHANGED,
+        ["label"],
+    )
     assert (record.author, record.why, record.after["label"]) == ("bob", "a 7", "7")
     assert record.name == told.name("datasets/digits/records/k1")
     assert set(records.actors) == {"ann"}
@@ -173,7 +179,7 @@ async def test_records_can_be_compared_with_another_version_or_listed_whole(told
     by_name = await told.records(PREDICTION, changed_since=told.name("datasets/digits/versions/2"))
     assert (list(by_name.records), by_name.compared_with) == ([], told.name("datasets/digits/versions/2"))
     whole = await told.records("runs/two", changed_since="all")
-    assert [(r.key, r.change) for r in whole.records] == [("k1", ""), ("k2", "")]
+    assert [(r.key, r.change) for r in whole.records] == [("k1", 0), ("k2", 0)]
     for wrong in ("0", "zero", told.name("datasets/other/versions/1")):
         with pytest.raises(InvalidArgument) as caught:
             await told.records(PREDICTION, changed_since=wrong)

@@ -24,6 +24,7 @@ from penstock.backing.stack import Stack
 from penstock.errors import Conflict, InvalidArgument, NotFound, PermissionDenied
 from penstock.events.credentials import external_permissions, inbox_prefix
 from penstock.rpc.structs import to_struct
+from penstock.sdk.pipelines import apply_request
 from services.pipeline.service import build
 from tests.support.fakes import Fakes
 from tests.support.hosts import World, own_stack, world_of
@@ -72,8 +73,7 @@ class Api:
         return pb.Pipeline(name=f"{self.parent}/pipelines/{id}", **{**defaults, **fields})
 
     async def apply(self, spec: pb.Pipeline | None = None, **fields: Any) -> pb.Pipeline:
-        request = pb.UpdatePipelineRequest(pipeline=spec or self.spec(**fields), allow_missing=True)
-        made: pb.Pipeline = await self.pipelines.UpdatePipeline(request)
+        made: pb.Pipeline = await self.pipelines.UpdatePipeline(apply_request(spec or self.spec(**fields)))
         return made
 
     async def publish(self, type: str = "camera.full", **fields: Any) -> EventMessage:

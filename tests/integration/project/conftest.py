@@ -51,7 +51,7 @@ class Api:
 
     async def member(self, name: str, role: Any) -> pb.Member:
         member = pb.Member(name=f"{self.parent}/members/{name}", role=role)
-        made: pb.Member = await self.api.UpdateMember(pb.UpdateMemberRequest(member=member))
+        made: pb.Member = await self.api.UpdateMember(pb.UpdateMemberRequest(member=member, allow_missing=True))
         return made
 
     async def tokens(self) -> dict[str, pb.Token]:

@@ -1,13 +1,10 @@
-"""The project service as it runs: projects, secrets, publishers, the audit log, the command line."""
+"""The project service as it runs: projects, secrets, publishers, the audit log."""
 
 from __future__ import annotations
 
-import asyncio
 import base64
 import json
-import os
 import secrets
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -65,12 +62,37 @@ async def test_secrets_are_sealed_in_the_database_and_read_by_services_only(api:
     source = ServiceTokens(world.running.tokens, "service:training")
     service = world.stub(ProjectServiceStub, "project", source("project"))
     assert (await service.AccessSecret(pb.AccessSecretRequest(name=made.name))).value == value
-    create.secret.value = b"changed"
-    await api.api.CreateSecret(create)
-    assert (await service.AccessSecret(pb.AccessSecretRequest(name=made.name))).value == b"changed"
+    assert await api.api.GetSecret(pb.GetSecretRequest(name=made.name)) == made
     await api.api.DeleteSecret(pb.DeleteSecretRequest(name=made.name))
-    with pytest.raises(NotFound):
-        await service.AccessSecret(pb.AccessSecretRequest(name=made.name))
+    for missing in (
+        service.AccessSecret(pb.AccessSecretRequest(name=made.name)),
+        api.api.GetSecret(pb.GetSecretRequest(name=made.name)),
+    ):
+        with pytest.raises(NotFound):
+            await missing
+
+
+async def test_a_secret_is_never_replaced_by_another_of_its_name(api: Api, world: World) -> None:
+    create = pb.CreateSecretRequest(parent=api.parent, secret_id="s3", secret=pb.Secret(value=b"1"), request_id="one")
+    made = await api.api.CreateSecret(create)
+    service = world.stub(ProjectServiceStub, "project", ServiceTokens(world.running.tokens, "service:x")("project"))
+
+    async def value() -> bytes:
+        found: bytes = (await service.AccessSecret(pb.AccessSecretRequest(name=made.name))).value
+        return found
+
+    create.secret.value = b"2"
+    assert (await api.api.CreateSecret(create), await value()) == (made, b"1")  # the same request
+    other = Api(world, api.project, world.mint(api.project, "admin", "other"))  # another one's "one" is another
+    for admin, request_id in ((api, "two"), (other, "one")):
+        create.request_id = request_id
+        with pytest.raises(AlreadyExists):
+            await admin.api.CreateSecret(create)
+    assert await value() == b"1"
+    await api.api.DeleteSecret(pb.DeleteSecretRequest(name=made.name))
+    create.request_id = "one"
+    await api.api.CreateSecret(create)
+    assert await value() == b"2"
 
 
 async def test_a_publisher_may_publish_outside_events_of_its_project_and_nothing_else(
@@ -83,6 +105,7 @@ async def test_a_publisher_may_publish_outside_events_of_its_project_and_nothing
         await api.api.CreatePublisher(request)
     listed = (await api.api.ListPublishers(pb.ListPublishersRequest(parent=api.parent))).publishers
     assert [(p.name, p.credentials) for p in listed] == [(made.name, "")]
+    assert await api.api.GetPublisher(pb.GetPublisherRequest(name=made.name)) == listed[0]
     file = tmp_path / "camera.creds"
     file.write_text(made.credentials)
     refused: list[Exception] = []
@@ -104,6 +127,24 @@ async def test_a_publisher_may_publish_outside_events_of_its_project_and_nothing
     await client.close()
 
 
+async def test_a_publisher_that_is_asked_for_again_by_the_same_request_is_the_same_one(
+    api: Api, tmp_path: Path
+) -> None:
+    request = pb.CreatePublisherRequest(parent=api.parent, publisher_id="camera", request_id="one")
+    first, again = await api.api.CreatePublisher(request), await api.api.CreatePublisher(request)
+    assert (again.name, again.create_time, again.expire_time) == (first.name, first.create_time, first.expire_time)
+    assert _heard(again.credentials) == _heard(first.credentials)
+    assert abs(_claims(again.credentials)["exp"] - first.expire_time.seconds) <= 1
+    file = tmp_path / "again.creds"
+    file.write_text(again.credentials)
+    prefix = inbox_prefix(f"{api.project}_camera").encode()
+    client = await nats.connect(again.url, user_credentials=str(file), inbox_prefix=prefix)
+    headers = {"ce-specversion": "1.0", "ce-id": "2", "ce-type": "a.b", "ce-source": "//c"}
+    answer = await client.request(f"penstock.{api.project}.external.cam.x", b"{}", headers=headers, timeout=5)
+    assert json.loads(answer.data)["stream"] == "PENSTOCK_EXTERNAL"
+    await client.close()
+
+
 async def test_publishers_of_two_projects_never_share_an_inbox(world: World) -> None:
     """`a` + `b-c` and `a-b` + `c` would be one name, if a dash stood between."""
     home = Api(world, "x", world.home_token()).api
@@ -118,8 +159,11 @@ async def test_publishers_of_two_projects_never_share_an_inbox(world: World) -> 
 
 def _heard(credentials: str) -> set[str]:
     """The subjects that the user of some credentials may subscribe to."""
-    claims = credentials.splitlines()[1].split(".")[1]
-    return set(json.loads(base64.urlsafe_b64decode(claims + "=="))["nats"]["sub"]["allow"])
+    return set(_claims(credentials)["nats"]["sub"]["allow"])
+
+
+def _claims(credentials: str) -> Any:
+    return json.loads(base64.urlsafe_b64decode(credentials.splitlines()[1].split(".")[1] + "=="))
 
 
 async def enough(refused: list[Exception], count: int) -> bool:
@@ -152,6 +196,10 @@ async def test_the_audit_log_says_who_did_what_for_whom_with_which_token_and_how
     assert (by_service.resource, by_service.outcome) == (f"{api.parent}/tokens/none", "NOT_FOUND")
     assert by_root.request_id
     assert {e.name for e in await api.audit(subject="mo")} == {by_mo.name, by_service.name}
+    assert await api.api.GetAuditEntry(pb.GetAuditEntryRequest(name=by_mo.name)) == by_mo
+    elsewhere = by_mo.name.replace(api.project, "default")
+    with pytest.raises(NotFound):
+        await Api(world, "default", world.home_token()).api.GetAuditEntry(pb.GetAuditEntryRequest(name=elsewhere))
 
 
 async def test_an_audit_record_that_is_sent_again_is_one_entry(api: Api, world: World) -> None:
@@ -189,46 +237,3 @@ async def test_viewers_and_editors_may_not_see_the_audit_log(api: Api, world: Wo
     for role in ("viewer", "editor"):
         with pytest.raises(PermissionDenied):
             await Api(world, api.project, world.mint(api.project, role)).audit()
-
-
-async def penstock(world: World, *words: str, token: str = "") -> tuple[int, str, str]:
-    """Run a command of the CLI against the services; its exit code, output and errors."""
-    process = await asyncio.create_subprocess_exec(
-        sys.executable,
-        "-c",
-        RUN,
-        *words,
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.PIPE,
-        env={
-            "PATH": os.environ["PATH"],
-            "PENSTOCK_HOME": str(world.settings.home),
-            "PENSTOCK_URL": f"http://{world.running.address}",
-            **({"PENSTOCK_TOKEN": token} if token else {}),
-        },
-    )
-    out, err = await process.communicate()
-    return process.returncode or 0, out.decode(), err.decode()
-
-
-RUN = "import sys; from penstock.cli.main import main; main(sys.argv[1:])"
-
-
-async def test_the_command_line_prints_resources_as_json_and_says_what_is_wrong(api: Api, world: World) -> None:
-    create = ["admin", "token", "create", "--project", api.project, "--subject", "mo", "--role", "viewer"]
-    code, out, _ = await penstock(world, *create, "--ttl", "1h", "--output", "json")
-    made = json.loads(out)
-    assert (code, made["subject"], made["role"]) == (0, "mo", "ROLE_VIEWER")
-    code, out, _ = await penstock(world, "admin", "token", "list", "--project", api.project, "--output", "json")
-    assert (code, [item["name"] for item in json.loads(out)["items"]]) == (0, [made["name"]])
-    code, out, err = await penstock(world, *create, "--ttl", "900d")
-    assert (code, out) == (2, "")
-    assert "(field: token.ttl)" in err
-    refused = await penstock(world, "admin", "token", "list", "--project", api.project, token=made["text"])
-    assert (refused[0], refused[1]) == (4, "")
-    assert "needs the role admin" in refused[2]
-    wrong = await penstock(world, "pipeline", "list", token="nonsense")
-    assert wrong[0] == 4
-    assert "Traceback" not in wrong[2]
-    code, _, err = await penstock(world, "pipeline", "show", "none", "--project", api.project)
-    assert (code, "does not exist" in err) == (2, True)

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import json
 import time
 from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
+from google.protobuf.field_mask_pb2 import FieldMask
 
 from penstock.api.event.v1.event_service_pb2 import WatchEventsRequest
 from penstock.api.event.v1.event_service_pb2_grpc import EventServiceStub
 from penstock.api.pipeline.v1.pipeline_service_pb2 import ListPipelinesRequest
 from penstock.api.project.v1 import project_service_pb2 as pb
-from penstock.errors import InvalidArgument, NotFound, PermissionDenied, Unauthenticated
+from penstock.errors import FailedPrecondition, InvalidArgument, NotFound, PermissionDenied, Unauthenticated
 from tests.integration.project.conftest import ADMIN, EDITOR, VIEWER, Api
 from tests.support.hosts import World
 from tests.support.pipeline_platform import eventually
@@ -33,6 +35,62 @@ async def test_a_token_works_in_its_project_with_its_role_and_is_listed_without_
         await pipelines.ListPipelines(ListPipelinesRequest(parent="projects/default"))
     with pytest.raises(PermissionDenied):
         await Api(api.world, api.project, made.text).token("friend")
+
+
+async def test_a_token_that_is_asked_for_again_by_the_same_request_is_the_same_one(api: Api, world: World) -> None:
+    request = pb.CreateTokenRequest(parent=api.parent, token=pb.Token(subject="mo", role=VIEWER), request_id="one")
+    first = await api.api.CreateToken(request)
+    request.token.role = ADMIN  # whatever it says now
+    again = await api.api.CreateToken(request)
+    assert len(await api.tokens()) == 1
+    assert (again.name, again.role, again.create_time, again.expire_time) == (
+        first.name, VIEWER, first.create_time, first.expire_time,
+    )  # fmt: skip
+    assert _claims(again.text) == _claims(first.text)
+    await api.pipelines(again.text).ListPipelines(ListPipelinesRequest(parent=api.parent))
+    other = Api(world, api.project, world.mint(api.project, "admin", "other"))
+    assert (await other.api.CreateToken(request)).name != first.name
+    await api.api.RevokeToken(pb.RevokeTokenRequest(name=first.name))
+    with pytest.raises(FailedPrecondition, match="was revoked"):
+        await api.api.CreateToken(request)
+
+
+def _claims(text: str) -> Any:
+    return json.loads(base64.urlsafe_b64decode(text.split(".")[1] + "=="))
+
+
+async def test_what_is_known_of_a_token_and_of_a_member_can_be_read(api: Api) -> None:
+    made = await api.token("mo")
+    assert await api.api.GetToken(pb.GetTokenRequest(name=made.name)) == (await api.tokens())[made.name]
+    member = await api.member("mo", EDITOR)
+    assert await api.api.GetMember(pb.GetMemberRequest(name=f"{api.parent}/members/%6Do")) == member
+    for missing in (
+        api.api.GetToken(pb.GetTokenRequest(name=f"{api.parent}/tokens/none")),
+        api.api.GetMember(pb.GetMemberRequest(name=f"{api.parent}/members/none")),
+    ):
+        with pytest.raises(NotFound):
+            await missing
+
+
+async def test_a_member_is_added_only_where_that_is_wanted_and_changed_as_the_mask_says(api: Api) -> None:
+    member = pb.Member(name=f"{api.parent}/members/mo", role=EDITOR)
+    with pytest.raises(NotFound):
+        await api.api.UpdateMember(pb.UpdateMemberRequest(member=member))
+    with pytest.raises(NotFound):
+        await api.api.GetMember(pb.GetMemberRequest(name=member.name))
+    made = await api.member("mo", EDITOR)
+    member.role = pb.ROLE_UNSPECIFIED
+    assert await api.api.UpdateMember(pb.UpdateMemberRequest(member=member)) == made  # it sets nothing
+    for path, field in (("role", "member.role"), ("colour", "update_mask")):
+        request = pb.UpdateMemberRequest(member=member, update_mask=FieldMask(paths=[path]))
+        with pytest.raises(InvalidArgument) as caught:
+            await api.api.UpdateMember(request)
+        assert caught.value.violations[0].field == field
+    member.role = VIEWER
+    asked = pb.UpdateMemberRequest(member=member, update_mask=FieldMask(paths=["subject"]))
+    assert (await api.api.UpdateMember(asked)).role == EDITOR
+    asked.update_mask.paths[:] = ["role"]
+    assert (await api.api.UpdateMember(asked)).role == VIEWER
 
 
 async def test_the_text_of_a_token_is_stored_nowhere(api: Api, world: World) -> None:

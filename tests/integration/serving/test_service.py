@@ -8,6 +8,7 @@ from importlib import resources
 from pathlib import Path
 
 import aiohttp
+import pytest
 
 from penstock.api.serving.v1 import serving_service_pb2 as pb
 from penstock.api.serving.v1.serving_service_pb2_grpc import ServingServiceStub
@@ -18,6 +19,7 @@ from penstock.backing.stack import Stack
 from penstock.backing.triton import sweep
 from penstock.backing.triton_environment import TritonEnvironment
 from penstock.edge import Edge
+from penstock.errors import Conflict
 from penstock.events import Consumer, Event
 from penstock.rpc.keys import Keys
 from penstock.rpc.server import Registration
@@ -90,7 +92,10 @@ async def test_a_deployment_by_rest_serves_and_tells_it_on_nats(
                 shown = await answer.json()
         stub = client(host, ServingServiceStub, "serving")
         found = await stub.GetEndpoint(pb.GetEndpointRequest(name=ENDPOINT))
-        await stub.DeleteEndpoint(pb.DeleteEndpointRequest(name=ENDPOINT))
+        with pytest.raises(Conflict, match="changed since you read it"):
+            await stub.DeleteEndpoint(pb.DeleteEndpointRequest(name=ENDPOINT, etag="0"))
+        assert (await stub.GetEndpoint(pb.GetEndpointRequest(name=ENDPOINT))).state == pb.Endpoint.READY
+        await stub.DeleteEndpoint(pb.DeleteEndpointRequest(name=ENDPOINT, etag=found.etag))
         consuming.cancel()
         await asyncio.gather(consuming, return_exceptions=True)
     await envoy.stop(grace=1)

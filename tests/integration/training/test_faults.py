@@ -42,7 +42,7 @@ async def test_a_shim_that_is_killed_costs_an_attempt_and_nothing_else(
     command = Identity(**json.loads((platform.root / "jobs" / job_id(name) / "1" / "command.json").read_text()))
     os.kill(platform.shim(name), signal.SIGKILL)
     done = await wait_for(stub, name, pb.Run.SUCCEEDED)
-    assert [attempt.state for attempt in done.attempts] == ["lost", "succeeded"]
+    assert [attempt.state for attempt in done.attempts] == [pb.Attempt.LOST, pb.Attempt.SUCCEEDED]
     assert await platform.events(instance, name) == [*ENDED, "training.run.started", "training.run.succeeded"]
     assert b"begun" in await log_of(stub, name, attempt=1) and b"the second time" in await log_of(stub, name)
     assert not alive(command)
@@ -116,7 +116,7 @@ async def test_a_result_that_cannot_be_read_costs_an_attempt(platform: TrainingP
     await until_logged(stub, name, b"begun")
     platform.objects.put_named(f"{prefix(name, 1)}/result.json", b"{}")
     done = await wait_for(stub, name, pb.Run.SUCCEEDED)
-    assert [attempt.state for attempt in done.attempts] == ["lost", "succeeded"]
+    assert [attempt.state for attempt in done.attempts] == [pb.Attempt.LOST, pb.Attempt.SUCCEEDED]
     assert "cannot be read" in done.attempts[0].reason
 
 

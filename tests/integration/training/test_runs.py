@@ -73,7 +73,7 @@ async def test_code_that_fails_ends_the_run_with_its_last_20_lines(platform: Tra
     assert "3" in failed.reason.splitlines()[0] and "exit" in failed.reason.splitlines()[0].lower()
     shown = [line for line in failed.reason.splitlines() if line.startswith("line ")]
     assert shown == [f"line {n}" for n in range(11, 31)]
-    assert (failed.attempt, failed.attempts[0].state, failed.attempts[0].exit_code) == (1, "failed", 3)
+    assert (failed.attempt, failed.attempts[0].state, failed.attempts[0].exit_code) == (1, pb.Attempt.FAILED, 3)
     assert await platform.events(instance, name) == [*ENDED, "training.run.failed"]
 
 
@@ -128,7 +128,7 @@ async def test_a_running_run_that_is_cancelled_ends_cancelled_with_its_log(
     await until_logged(stub, name, b"begun")
     assert (await stub.CancelRun(pb.CancelRunRequest(name=name))).state == pb.Run.CANCELLING
     cancelled = await wait_for(stub, name, pb.Run.CANCELLED)
-    assert cancelled.attempts[0].state == "cancelled"
+    assert cancelled.attempts[0].state == pb.Attempt.CANCELLED
     assert await platform.events(instance, name) == [*ENDED, "training.run.cancelled"]
     assert b"begun" in await log_of(stub, name)
     with pytest.raises(FailedPrecondition, match="ended"):

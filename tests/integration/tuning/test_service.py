@@ -11,6 +11,7 @@ from penstock.api.training.v1 import training_service_pb2 as training_pb
 from penstock.api.tuning.v1 import tuning_service_pb2 as pb
 from penstock.api.tuning.v1.tuning_service_pb2_grpc import TuningServiceStub
 from penstock.backing.stack import Stack
+from penstock.errors import NotFound
 from penstock.events import Consumer, Event
 from services.training.service import build as build_training
 from services.tuning import reconciler
@@ -50,6 +51,10 @@ async def test_events_alone_drive_a_study(stack: Stack, home: Path, monkeypatch:
                 last = found
             while "tuning.study.completed" not in [event.type for event in seen]:  # noqa: ASYNC110
                 await asyncio.sleep(0.05)
+        trials = (await stub.ListTrials(pb.ListTrialsRequest(parent=made.name))).trials
+        assert [await stub.GetTrial(pb.GetTrialRequest(name=trial.name)) for trial in trials] == list(trials)
+        with pytest.raises(NotFound):
+            await stub.GetTrial(pb.GetTrialRequest(name=f"{made.name}/trials/4"))
         consuming.cancel()
         await asyncio.gather(consuming, return_exceptions=True)
     assert last.state == pb.Study.SUCCEEDED and last.trials_completed == 3

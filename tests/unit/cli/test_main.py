@@ -6,17 +6,22 @@ import json
 import subprocess
 import sys
 import time
+import tomllib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import click
 import pytest
 
 from penstock import errors
 from penstock.api.pipeline.v1 import pipeline_service_pb2 as pb
 from penstock.cli import main as cli
+from penstock.cli import platform
 from penstock.cli.common import Session, assignments, describe, short, table
 from penstock.cli.files import read_json, read_yaml
 from penstock.cli.paging import pages
+from penstock.runtime.settings import data_directory
 
 
 def run(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, str]:
@@ -76,6 +81,61 @@ def test_every_command_exists(name: str, capsys: pytest.CaptureFixture[str]) -> 
 )
 def test_each_error_has_its_exit_code(error: errors.PenstockError, code: int) -> None:
     assert cli.exit_code(error) == code
+
+
+def commands(group: click.Group, *path: str) -> Iterator[tuple[str, click.Command]]:
+    for name in group.list_commands(click.Context(group)):
+        command = group.get_command(click.Context(group), name)
+        assert command is not None
+        if isinstance(command, click.Group):
+            yield from commands(command, *path, name)
+        else:
+            yield " ".join((*path, name)), command
+
+
+def test_every_command_takes_output_and_project() -> None:
+    found = dict(commands(cli.cli))
+    assert {"up", "status", "admin dead-letters drop"} <= set(found)
+    for name, command in found.items():
+        options = {option for parameter in command.params for option in parameter.opts}
+        assert {"--output", "-o", "--project"} <= options, name
+
+
+def test_a_command_without_a_connection_prints_one_json_object(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(platform, "ensure_setup", lambda: None)
+    code, out, _ = run(capsys, "setup", "-o", "json", "--project", "any")
+    assert (code, json.loads(out)) == (0, {"triton": str(data_directory())})
+    code, out, _ = run(capsys, "down", "--home", str(tmp_path), "-o", "json", "--project", "any")
+    assert (code, json.loads(out)) == (0, {"home": str(tmp_path), "stopped": True})
+    code, out, _ = run(capsys, "status", "--home", str(tmp_path), "-o", "json", "--project", "any")
+    assert (code, json.loads(out)["ready"]) == (3, False)
+    code, out, err = run(capsys, "up", "--project", "Not An Id")
+    assert (code, out) == (2, "") and "(field: project)" in err
+
+
+WITHOUT_THE_EXTRA = """
+import sys
+class Absent:
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] in ("click", "rich", "yaml"):
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+sys.meta_path.insert(0, Absent())
+from penstock.cli.entry import main
+main()
+"""
+
+
+def test_the_base_install_says_what_the_command_line_needs() -> None:
+    root = Path(__file__).parents[3]
+    scripts = tomllib.loads((root / "pyproject.toml").read_text())["project"]["scripts"]
+    assert scripts == {"penstock": "penstock.cli.entry:main"}
+    done = subprocess.run([sys.executable, "-c", WITHOUT_THE_EXTRA], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == "error: the command line needs 'click': pip install 'penstock[cli]'\n"
+    whole = [sys.executable, "-c", "from penstock.cli.entry import main; main()", "--version"]
+    assert subprocess.run(whole, capture_output=True, text=True, check=True).stdout.startswith("penstock")
 
 
 def test_wrong_usage_is_2_and_goes_to_stderr(capsys: pytest.CaptureFixture[str]) -> None:

@@ -11,6 +11,8 @@ from typing import Any
 
 import click
 
+from penstock import names
+from penstock.cli.common import output_option, show_facts
 from penstock.cli.platform import DEFAULT_PORT, ensure_setup, start_detached, stop_platform
 from penstock.errors import PenstockError
 
@@ -27,14 +29,16 @@ from penstock.errors import PenstockError
     show_default=True,
     help="Where requests, models and the summary are written.",
 )
-@click.option("--output", "-o", type=click.Choice(["table", "json"]), default="table")
-def demo(seed: int, keep: bool, port: int, folder: Path, output: str) -> None:
+@click.option("--project", metavar="PROJECT", default="default", show_default=True, help="In which project.")
+@output_option
+def demo(seed: int, keep: bool, port: int, folder: Path, project: str, output: str) -> None:
     """Close the whole loop once, on handwritten digits; a fresh platform, which is gone afterwards."""
+    names.check_id(project, "project")
     ensure_setup()
     home = Path(tempfile.mkdtemp(prefix="penstock-demo-"))
     kept = False
     try:
-        summary = _run(home, seed, port, folder.absolute(), output)
+        summary = _run(home, seed, port, folder.absolute(), project, output)
         kept = keep
     except BaseException:
         shutil.copytree(home / "logs", folder / "logs", dirs_exist_ok=True)
@@ -47,14 +51,13 @@ def demo(seed: int, keep: bool, port: int, folder: Path, output: str) -> None:
     if keep and output == "table":
         from penstock.cli.demo.report import next_steps
 
-        next_steps(str(home), summary["url"])
-    if output == "json":
-        click.echo(json.dumps({**summary, "home": str(home) if keep else None}, indent=2, ensure_ascii=False))
+        next_steps(str(home), summary["url"], project)
+    show_facts(output, {**summary, "home": str(home) if keep else None})
     if summary["failed_requests"] or summary["wrong_answers"]:
         raise PenstockError("Requests failed or were answered wrongly; see the figures.")
 
 
-def _run(home: Path, seed: int, port: int, folder: Path, output: str) -> dict[str, Any]:
+def _run(home: Path, seed: int, port: int, folder: Path, project: str, output: str) -> dict[str, Any]:
     from penstock.backing.process import free_port, port_free
     from penstock.cli.demo.digits import load_digits
     from penstock.cli.demo.loop import Loop
@@ -66,9 +69,9 @@ def _run(home: Path, seed: int, port: int, folder: Path, output: str) -> dict[st
     say = _sayer(began)
     folder.mkdir(parents=True, exist_ok=True)
     say("starting the platform in a fresh home")
-    url = start_detached(home, port or (DEFAULT_PORT if port_free(DEFAULT_PORT) else free_port()))
+    url = start_detached(home, port or (DEFAULT_PORT if port_free(DEFAULT_PORT) else free_port()), project)
     started = time.monotonic() - began
-    with Client(url, (home / "token").read_text().strip(), "default") as client:
+    with Client(url, (home / "token").read_text().strip(), project) as client:
         loop = Loop(client, load_digits(seed), folder, say)
         loop.seconds["start"] = round(started, 2)
         traffic = loop.run()

@@ -24,7 +24,7 @@ from penstock.rpc.structs import to_struct
 from penstock.sdk.client import Client
 from penstock.sdk.datasets import save_stream
 from penstock.sdk.following import wait
-from penstock.sdk.pipelines import parse_pipeline
+from penstock.sdk.pipelines import apply_request, parse_pipeline
 from penstock.sdk.studies import parse_space
 
 DATASET, TEST, MODEL, ENDPOINT, PIPELINE = "digits", "digits-test", "digits", "digits", "retrain-digits"
@@ -120,8 +120,7 @@ class Loop:
 
     def _apply_pipeline(self) -> None:
         spec = parse_pipeline(self.client, PIPELINE_DOCUMENT)
-        request = pipeline_pb.UpdatePipelineRequest(pipeline=spec, allow_missing=True)
-        self.client.pipelines.UpdatePipeline(request)
+        self.client.pipelines.UpdatePipeline(apply_request(spec))
 
     def _train(self) -> None:
         run = training_pb.Run(

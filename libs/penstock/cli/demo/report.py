@@ -78,9 +78,10 @@ def show(summary: dict[str, Any], loop: Loop) -> None:
     click.echo(f"\nevery request and answer: {summary['folder']}/requests.jsonl")
 
 
-def next_steps(home: str, url: str) -> None:
+def next_steps(home: str, url: str, project: str) -> None:
     """What to try on a platform that was left up."""
-    click.echo(f"\nThe platform is still up at {url}. Try, with PENSTOCK_HOME={home}:")
+    settings = f"PENSTOCK_HOME={home}" + (f" and PENSTOCK_PROJECT={project}" if project != "default" else "")
+    click.echo(f"\nThe platform is still up at {url}. Try, with {settings}:")
     for line in (
         f"penstock dataset diff {DATASET} 1 2",
         f"penstock pipeline why {PIPELINE}",

@@ -1008,17 +1008,21 @@ class CommitDraftRequest(google.protobuf.message.Message):
     NAME_FIELD_NUMBER: builtins.int
     MESSAGE_FIELD_NUMBER: builtins.int
     REQUEST_ID_FIELD_NUMBER: builtins.int
+    ETAG_FIELD_NUMBER: builtins.int
     name: builtins.str
     message: builtins.str
     request_id: builtins.str
+    etag: builtins.str
+    """Of what was read: refused (ABORTED) if somebody edited the draft since."""
     def __init__(
         self,
         *,
         name: builtins.str = ...,
         message: builtins.str = ...,
         request_id: builtins.str = ...,
+        etag: builtins.str = ...,
     ) -> None: ...
-    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["message", b"message", "name", b"name", "request_id", b"request_id"]
+    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["etag", b"etag", "message", b"message", "name", b"name", "request_id", b"request_id"]
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
 
 Global___CommitDraftRequest: typing_extensions.TypeAlias = CommitDraftRequest
@@ -1028,13 +1032,17 @@ class DeleteDraftRequest(google.protobuf.message.Message):
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
     NAME_FIELD_NUMBER: builtins.int
+    ETAG_FIELD_NUMBER: builtins.int
     name: builtins.str
+    etag: builtins.str
+    """Of what was read: refused (ABORTED) if somebody edited the draft since."""
     def __init__(
         self,
         *,
         name: builtins.str = ...,
+        etag: builtins.str = ...,
     ) -> None: ...
-    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["name", b"name"]
+    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["etag", b"etag", "name", b"name"]
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
 
 Global___DeleteDraftRequest: typing_extensions.TypeAlias = DeleteDraftRequest

@@ -28,7 +28,7 @@ from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__
 from penstock.api.auth.v1 import access_pb2 as penstock_dot_api_dot_auth_dot_v1_dot_access__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n3penstock/api/evaluation/v1/evaluation_service.proto\x12\x1apenstock.api.evaluation.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a!penstock/api/auth/v1/access.proto\"\xee\x06\n\nEvaluation\x12\x11\n\x04name\x18\x01 \x01(\tB\x03\xe0\x41\x08\x12\x1a\n\rmodel_version\x18\x02 \x01(\tB\x03\xe0\x41\x02\x12\x1c\n\x0f\x64\x61taset_version\x18\x03 \x01(\tB\x03\xe0\x41\x02\x12\x0c\n\x04rule\x18\x04 \x01(\t\x12\x10\n\x08\x62\x61seline\x18\x05 \x01(\t\x12@\n\x05state\x18\x06 \x01(\x0e\x32,.penstock.api.evaluation.v1.Evaluation.StateB\x03\xe0\x41\x03\x12\x13\n\x06reason\x18\x07 \x01(\tB\x03\xe0\x41\x03\x12I\n\x07metrics\x18\x08 \x03(\x0b\x32\x33.penstock.api.evaluation.v1.Evaluation.MetricsEntryB\x03\xe0\x41\x03\x12>\n\x07\x63lasses\x18\t \x03(\x0b\x32(.penstock.api.evaluation.v1.ClassMetricsB\x03\xe0\x41\x03\x12J\n\x10\x63onfusion_matrix\x18\n \x01(\x0b\x32+.penstock.api.evaluation.v1.ConfusionMatrixB\x03\xe0\x41\x03\x12\x39\n\x07verdict\x18\x0b \x01(\x0b\x32#.penstock.api.evaluation.v1.VerdictB\x03\xe0\x41\x03\x12\x18\n\x0bpredictions\x18\x0c \x01(\tB\x03\xe0\x41\x03\x12\x14\n\x07records\x18\r \x01(\x03\x42\x03\xe0\x41\x03\x12\x13\n\x06\x61uthor\x18\x0e \x01(\tB\x03\xe0\x41\x03\x12\x34\n\x0b\x63reate_time\x18\x0f \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x03\xe0\x41\x03\x12\x31\n\x08\x65nd_time\x18\x10 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x03\xe0\x41\x03\x12\x0c\n\x04\x65tag\x18\x11 \x01(\t\x12\x15\n\x08sequence\x18\x12 \x01(\x03\x42\x03\xe0\x41\x03\x12\x14\n\x07\x61ttempt\x18\x13 \x01(\x05\x42\x03\xe0\x41\x03\x1a.\n\x0cMetricsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01\"q\n\x05State\x12\x15\n\x11STATE_UNSPECIFIED\x10\x00\x12\n\n\x06QUEUED\x10\x01\x12\x0b\n\x07RUNNING\x10\x02\x12\x0e\n\nCANCELLING\x10\x03\x12\r\n\tSUCCEEDED\x10\x04\x12\n\n\x06\x46\x41ILED\x10\x05\x12\r\n\tCANCELLED\x10\x06\"]\n\x0c\x43lassMetrics\x12\r\n\x05label\x18\x01 \x01(\t\x12\x11\n\tprecision\x18\x02 \x01(\x01\x12\x0e\n\x06recall\x18\x03 \x01(\x01\x12\n\n\x02\x66\x31\x18\x04 \x01(\x01\x12\x0f\n\x07support\x18\x05 \x01(\x03\"Y\n\x0f\x43onfusionMatrix\x12\x0e\n\x06labels\x18\x01 \x03(\t\x12\x36\n\x04rows\x18\x02 \x03(\x0b\x32(.penstock.api.evaluation.v1.ConfusionRow\"\x1e\n\x0c\x43onfusionRow\x12\x0e\n\x06\x63ounts\x18\x01 \x03(\x03\"\xd5\x01\n\x07Verdict\x12\x0e\n\x06passed\x18\x01 \x01(\x08\x12\x0c\n\x04rule\x18\x02 \x01(\t\x12\x10\n\x08\x62\x61seline\x18\x03 \x01(\t\x12R\n\x10\x62\x61seline_metrics\x18\x04 \x03(\x0b\x32\x38.penstock.api.evaluation.v1.Verdict.BaselineMetricsEntry\x12\x0e\n\x06reason\x18\x05 \x01(\t\x1a\x36\n\x14\x42\x61selineMetricsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01\"\x83\x01\n\x17\x43reateEvaluationRequest\x12\x13\n\x06parent\x18\x01 \x01(\tB\x03\xe0\x41\x02\x12?\n\nevaluation\x18\x02 \x01(\x0b\x32&.penstock.api.evaluation.v1.EvaluationB\x03\xe0\x41\x02\x12\x12\n\nrequest_id\x18\x03 \x01(\t\")\n\x14GetEvaluationRequest\x12\x11\n\x04name\x18\x01 \x01(\tB\x03\xe0\x41\x02\"k\n\x16ListEvaluationsRequest\x12\x13\n\x06parent\x18\x01 \x01(\tB\x03\xe0\x41\x02\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\x12\x15\n\rmodel_version\x18\x04 \x01(\t\"o\n\x17ListEvaluationsResponse\x12;\n\x0b\x65valuations\x18\x01 \x03(\x0b\x32&.penstock.api.evaluation.v1.Evaluation\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\",\n\x17\x43\x61ncelEvaluationRequest\x12\x11\n\x04name\x18\x01 \x01(\tB\x03\xe0\x41\x02\"+\n\x16WatchEvaluationRequest\x12\x11\n\x04name\x18\x01 \x01(\tB\x03\xe0\x41\x02\"+\n\x16ReadPredictionsRequest\x12\x11\n\x04name\x18\x01 \x01(\tB\x03\xe0\x41\x02\"\'\n\x17ReadPredictionsResponse\x12\x0c\n\x04\x64\x61ta\x18\x01 \x01(\x0c\x32\x9f\x08\n\x11\x45valuationService\x12\xac\x01\n\x10\x43reateEvaluation\x12\x33.penstock.api.evaluation.v1.CreateEvaluationRequest\x1a&.penstock.api.evaluation.v1.Evaluation\";\xe8\xc7\x18\x03\x82\xd3\xe4\x93\x02\x31\"#/v1/{parent=projects/*}/evaluations:\nevaluation\x12\x9a\x01\n\rGetEvaluation\x12\x30.penstock.api.evaluation.v1.GetEvaluationRequest\x1a&.penstock.api.evaluation.v1.Evaluation\"/\xe8\xc7\x18\x02\x82\xd3\xe4\x93\x02%\x12#/v1/{name=projects/*/evaluations/*}\x12\xab\x01\n\x0fListEvaluations\x12\x32.penstock.api.evaluation.v1.ListEvaluationsRequest\x1a\x33.penstock.api.evaluation.v1.ListEvaluationsResponse\"/\xe8\xc7\x18\x02\x82\xd3\xe4\x93\x02%\x12#/v1/{parent=projects/*}/evaluations\x12\xaa\x01\n\x10\x43\x61ncelEvaluation\x12\x33.penstock.api.evaluation.v1.CancelEvaluationRequest\x1a&.penstock.api.evaluation.v1.Evaluation\"9\xe8\xc7\x18\x03\x82\xd3\xe4\x93\x02/\"*/v1/{name=projects/*/evaluations/*}:cancel:\x01*\x12\xa6\x01\n\x0fWatchEvaluation\x12\x32.penstock.api.evaluation.v1.WatchEvaluationRequest\x1a&.penstock.api.evaluation.v1.Evaluation\"5\xe8\xc7\x18\x02\x82\xd3\xe4\x93\x02+\x12)/v1/{name=projects/*/evaluations/*}:watch0\x01\x12\xb9\x01\n\x0fReadPredictions\x12\x32.penstock.api.evaluation.v1.ReadPredictionsRequest\x1a\x33.penstock.api.evaluation.v1.ReadPredictionsResponse\";\xe8\xc7\x18\x02\x82\xd3\xe4\x93\x02\x31\x12//v1/{name=projects/*/evaluations/*}:predictions0\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n3penstock/api/evaluation/v1/evaluation_service.proto\x12\x1apenstock.api.evaluation.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a!penstock/api/auth/v1/access.proto\"\xf3\x06\n\nEvaluation\x12\x11\n\x04name\x18\x01 \x01(\tB\x03\xe0\x41\x08\x12\x1a\n\rmodel_version\x18\x02 \x01(\tB\x03\xe0\x41\x02\x12\x1c\n\x0f\x64\x61taset_version\x18\x03 \x01(\tB\x03\xe0\x41\x02\x12\x0c\n\x04rule\x18\x04 \x01(\t\x12\x10\n\x08\x62\x61seline\x18\x05 \x01(\t\x12@\n\x05state\x18\x06 \x01(\x0e\x32,.penstock.api.evaluation.v1.Evaluation.StateB\x03\xe0\x41\x03\x12\x13\n\x06reason\x18\x07 \x01(\tB\x03\xe0\x41\x03\x12I\n\x07metrics\x18\x08 \x03(\x0b\x32\x33.penstock.api.evaluation.v1.Evaluation.MetricsEntryB\x03\xe0\x41\x03\x12>\n\x07\x63lasses\x18\t \x03(\x0b\x32(.penstock.api.evaluation.v1.ClassMetricsB\x03\xe0\x41\x03\x12J\n\x10\x63onfusion_matrix\x18\n \x01(\x0b\x32+.penstock.api.evaluation.v1.ConfusionMatrixB\x03\xe0\x41\x03\x12\x39\n\x07verdict\x18\x0b \x01(\x0b\x32#.penstock.api.evaluation.v1.VerdictB\x03\xe0\x41\x03\x12\x18\n\x0bpredictions\x18\x0c \x01(\tB\x03\xe0\x41\x03\x12\x14\n\x07records\x18\r \x01(\x03\x42\x03\xe0\x41\x03\x12\x13\n\x06\x61uthor\x18\x0e \x01(\tB\x03\xe0\x41\x03\x12\x34\n\x0b\x63reate_time\x18\x0f \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x03\xe0\x41\x03\x12\x31\n\x08\x65nd_time\x18\x10 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x03\xe0\x41\x03\x12\x11\n\x04\x65tag\x18\x11 \x01(\tB\x03\xe0\x41\x03\x12\x15\n\x08sequence\x18\x12 \x01(\x03\x42\x03\xe0\x41\x03\x12\x14\n\x07\x61ttempt\x18\x13 \x01(\x05\x42\x03\xe0\x41\x03\x1a.\n\x0cMetricsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01\"q\n\x05State\x12\x15\n\x11STATE_UNSPECIFIED\x10\x00\x12\n\n\x06QUEUED\x10\x01\x12\x0b\n\x07RUNNING\x10\x02\x12\x0e\n\nCANCELLING\x10\x03\x12\r\n\tSUCCEEDED\x10\x04\x12\n\n\x06\x46\x41ILED\x10\x05\x12\r\n\tCANCELLED\x10\x06\"]\n\x0c\x43lassMetrics\x12\r\n\x05label\x18\x01 \x01(\t\x12\x11\n\tprecision\x18\x02 \x01(\x01\x12\x0e\n\x06recall\x18\x03 \x01(\x01\x12\n\n\x02\x66\x31\x18\x04 \x01(\x01\x12\x0f\n\x07support\x18\x05 \x01(\x03\"Y\n\x0f\x43onfusionMatrix\x12\x0e\n\x06labels\x18\x01 \x03(\t\x12\x36\n\x04rows\x18\x02 \x03(\x0b\x32(.penstock.api.evaluation.v1.ConfusionRow\"\x1e\n\x0c\x43onfusionRow\x12\x0e\n\x06\x63ounts\x18\x01 \x03(\x03\"\xd5\x01\n\x07Verdict\x12\x0e\n\x06passed\x18\x01 \x01(\x08\x12\x0c\n\x04rule\x18\x02 \x01(\t\x12\x10\n\x08\x62\x61seline\x18\x03 \x01(\t\x12R\n\x10\x62\x61seline_metrics\x18\x04 \x03(\x0b\x32\x38.penstock.api.evaluation.v1.Verdict.BaselineMetricsEntry\x12\x0e\n\x06reason\x18\x05 \x01(\t\x1a\x36\n\x14\x42\x61selineMetricsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01\"\x83\x01\n\x17\x43reateEvaluationRequest\x12\x13\n\x06parent\x18\x01 \x01(\tB\x03\xe0\x41\x02\x12?\n\nevaluation\x18\x02 \x01(\x0b\x32&.penstock.api.evaluation.v1.EvaluationB\x03\xe0\x41\x02\x12\x12\n\nrequest_id\x18\x03 \x01(\t\")\n\x14GetEvaluationRequest\x12\x11\n\x04name\x18\x01 \x01(\tB\x03\xe0\x41\x02\"k\n\x16ListEvaluationsRequest\x12\x13\n\x06parent\x18\x01 \x01(\tB\x03\xe0\x41\x02\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\x12\x15\n\rmodel_version\x18\x04 \x01(\t\"o\n\x17ListEvaluationsResponse\x12;\n\x0b\x65valuations\x18\x01 \x03(\x0b\x32&.penstock.api.evaluation.v1.Evaluation\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\",\n\x17\x43\x61ncelEvaluationRequest\x12\x11\n\x04name\x18\x01 \x01(\tB\x03\xe0\x41\x02\"+\n\x16WatchEvaluationRequest\x12\x11\n\x04name\x18\x01 \x01(\tB\x03\xe0\x41\x02\"+\n\x16ReadPredictionsRequest\x12\x11\n\x04name\x18\x01 \x01(\tB\x03\xe0\x41\x02\"\'\n\x17ReadPredictionsResponse\x12\x0c\n\x04\x64\x61ta\x18\x01 \x01(\x0c\x32\x9f\x08\n\x11\x45valuationService\x12\xac\x01\n\x10\x43reateEvaluation\x12\x33.penstock.api.evaluation.v1.CreateEvaluationRequest\x1a&.penstock.api.evaluation.v1.Evaluation\";\xe8\xc7\x18\x03\x82\xd3\xe4\x93\x02\x31\"#/v1/{parent=projects/*}/evaluations:\nevaluation\x12\x9a\x01\n\rGetEvaluation\x12\x30.penstock.api.evaluation.v1.GetEvaluationRequest\x1a&.penstock.api.evaluation.v1.Evaluation\"/\xe8\xc7\x18\x02\x82\xd3\xe4\x93\x02%\x12#/v1/{name=projects/*/evaluations/*}\x12\xab\x01\n\x0fListEvaluations\x12\x32.penstock.api.evaluation.v1.ListEvaluationsRequest\x1a\x33.penstock.api.evaluation.v1.ListEvaluationsResponse\"/\xe8\xc7\x18\x02\x82\xd3\xe4\x93\x02%\x12#/v1/{parent=projects/*}/evaluations\x12\xaa\x01\n\x10\x43\x61ncelEvaluation\x12\x33.penstock.api.evaluation.v1.CancelEvaluationRequest\x1a&.penstock.api.evaluation.v1.Evaluation\"9\xe8\xc7\x18\x03\x82\xd3\xe4\x93\x02/\"*/v1/{name=projects/*/evaluations/*}:cancel:\x01*\x12\xa6\x01\n\x0fWatchEvaluation\x12\x32.penstock.api.evaluation.v1.WatchEvaluationRequest\x1a&.penstock.api.evaluation.v1.Evaluation\"5\xe8\xc7\x18\x02\x82\xd3\xe4\x93\x02+\x12)/v1/{name=projects/*/evaluations/*}:watch0\x01\x12\xb9\x01\n\x0fReadPredictions\x12\x32.penstock.api.evaluation.v1.ReadPredictionsRequest\x1a\x33.penstock.api.evaluation.v1.ReadPredictionsResponse\";\xe8\xc7\x18\x02\x82\xd3\xe4\x93\x02\x31\x12//v1/{name=projects/*/evaluations/*}:predictions0\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -65,6 +65,8 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_EVALUATION'].fields_by_name['create_time']._serialized_options = b'\340A\003'
   _globals['_EVALUATION'].fields_by_name['end_time']._loaded_options = None
   _globals['_EVALUATION'].fields_by_name['end_time']._serialized_options = b'\340A\003'
+  _globals['_EVALUATION'].fields_by_name['etag']._loaded_options = None
+  _globals['_EVALUATION'].fields_by_name['etag']._serialized_options = b'\340A\003'
   _globals['_EVALUATION'].fields_by_name['sequence']._loaded_options = None
   _globals['_EVALUATION'].fields_by_name['sequence']._serialized_options = b'\340A\003'
   _globals['_EVALUATION'].fields_by_name['attempt']._loaded_options = None
@@ -98,37 +100,37 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_EVALUATIONSERVICE'].methods_by_name['ReadPredictions']._loaded_options = None
   _globals['_EVALUATIONSERVICE'].methods_by_name['ReadPredictions']._serialized_options = b'\350\307\030\002\202\323\344\223\0021\022//v1/{name=projects/*/evaluations/*}:predictions'
   _globals['_EVALUATION']._serialized_start=215
-  _globals['_EVALUATION']._serialized_end=1093
-  _globals['_EVALUATION_METRICSENTRY']._serialized_start=932
-  _globals['_EVALUATION_METRICSENTRY']._serialized_end=978
-  _globals['_EVALUATION_STATE']._serialized_start=980
-  _globals['_EVALUATION_STATE']._serialized_end=1093
-  _globals['_CLASSMETRICS']._serialized_start=1095
-  _globals['_CLASSMETRICS']._serialized_end=1188
-  _globals['_CONFUSIONMATRIX']._serialized_start=1190
-  _globals['_CONFUSIONMATRIX']._serialized_end=1279
-  _globals['_CONFUSIONROW']._serialized_start=1281
-  _globals['_CONFUSIONROW']._serialized_end=1311
-  _globals['_VERDICT']._serialized_start=1314
-  _globals['_VERDICT']._serialized_end=1527
-  _globals['_VERDICT_BASELINEMETRICSENTRY']._serialized_start=1473
-  _globals['_VERDICT_BASELINEMETRICSENTRY']._serialized_end=1527
-  _globals['_CREATEEVALUATIONREQUEST']._serialized_start=1530
-  _globals['_CREATEEVALUATIONREQUEST']._serialized_end=1661
-  _globals['_GETEVALUATIONREQUEST']._serialized_start=1663
-  _globals['_GETEVALUATIONREQUEST']._serialized_end=1704
-  _globals['_LISTEVALUATIONSREQUEST']._serialized_start=1706
-  _globals['_LISTEVALUATIONSREQUEST']._serialized_end=1813
-  _globals['_LISTEVALUATIONSRESPONSE']._serialized_start=1815
-  _globals['_LISTEVALUATIONSRESPONSE']._serialized_end=1926
-  _globals['_CANCELEVALUATIONREQUEST']._serialized_start=1928
-  _globals['_CANCELEVALUATIONREQUEST']._serialized_end=1972
-  _globals['_WATCHEVALUATIONREQUEST']._serialized_start=1974
-  _globals['_WATCHEVALUATIONREQUEST']._serialized_end=2017
-  _globals['_READPREDICTIONSREQUEST']._serialized_start=2019
-  _globals['_READPREDICTIONSREQUEST']._serialized_end=2062
-  _globals['_READPREDICTIONSRESPONSE']._serialized_start=2064
-  _globals['_READPREDICTIONSRESPONSE']._serialized_end=2103
-  _globals['_EVALUATIONSERVICE']._serialized_start=2106
-  _globals['_EVALUATIONSERVICE']._serialized_end=3161
+  _globals['_EVALUATION']._serialized_end=1098
+  _globals['_EVALUATION_METRICSENTRY']._serialized_start=937
+  _globals['_EVALUATION_METRICSENTRY']._serialized_end=983
+  _globals['_EVALUATION_STATE']._serialized_start=985
+  _globals['_EVALUATION_STATE']._serialized_end=1098
+  _globals['_CLASSMETRICS']._serialized_start=1100
+  _globals['_CLASSMETRICS']._serialized_end=1193
+  _globals['_CONFUSIONMATRIX']._serialized_start=1195
+  _globals['_CONFUSIONMATRIX']._serialized_end=1284
+  _globals['_CONFUSIONROW']._serialized_start=1286
+  _globals['_CONFUSIONROW']._serialized_end=1316
+  _globals['_VERDICT']._serialized_start=1319
+  _globals['_VERDICT']._serialized_end=1532
+  _globals['_VERDICT_BASELINEMETRICSENTRY']._serialized_start=1478
+  _globals['_VERDICT_BASELINEMETRICSENTRY']._serialized_end=1532
+  _globals['_CREATEEVALUATIONREQUEST']._serialized_start=1535
+  _globals['_CREATEEVALUATIONREQUEST']._serialized_end=1666
+  _globals['_GETEVALUATIONREQUEST']._serialized_start=1668
+  _globals['_GETEVALUATIONREQUEST']._serialized_end=1709
+  _globals['_LISTEVALUATIONSREQUEST']._serialized_start=1711
+  _globals['_LISTEVALUATIONSREQUEST']._serialized_end=1818
+  _globals['_LISTEVALUATIONSRESPONSE']._serialized_start=1820
+  _globals['_LISTEVALUATIONSRESPONSE']._serialized_end=1931
+  _globals['_CANCELEVALUATIONREQUEST']._serialized_start=1933
+  _globals['_CANCELEVALUATIONREQUEST']._serialized_end=1977
+  _globals['_WATCHEVALUATIONREQUEST']._serialized_start=1979
+  _globals['_WATCHEVALUATIONREQUEST']._serialized_end=2022
+  _globals['_READPREDICTIONSREQUEST']._serialized_start=2024
+  _globals['_READPREDICTIONSREQUEST']._serialized_end=2067
+  _globals['_READPREDICTIONSRESPONSE']._serialized_start=2069
+  _globals['_READPREDICTIONSRESPONSE']._serialized_end=2108
+  _globals['_EVALUATIONSERVICE']._serialized_start=2111
+  _globals['_EVALUATIONSERVICE']._serialized_end=3166
 # @@protoc_insertion_point(module_scope)

@@ -27,9 +27,10 @@ from google.api import field_behavior_pb2 as google_dot_api_dot_field__behavior_
 from google.protobuf import struct_pb2 as google_dot_protobuf_dot_struct__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 from penstock.api.auth.v1 import access_pb2 as penstock_dot_api_dot_auth_dot_v1_dot_access__pb2
+from penstock.api.dataset.v1 import dataset_service_pb2 as penstock_dot_api_dot_dataset_dot_v1_dot_dataset__service__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n-penstock/api/lineage/v1/lineage_service.proto\x12\x17penstock.api.lineage.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a!penstock/api/auth/v1/access.proto\"\x13\n\x11ResetGraphRequest\"\x14\n\x12ResetGraphResponse\"y\n\x04Node\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04kind\x18\x02 \x01(\t\x12+\n\nattributes\x18\x03 \x01(\x0b\x32\x17.google.protobuf.Struct\x12(\n\x04time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"8\n\x04\x45\x64ge\x12\x0e\n\x06source\x18\x01 \x01(\t\x12\x0e\n\x06target\x18\x02 \x01(\t\x12\x10\n\x08relation\x18\x03 \x01(\t\"\x97\x01\n\x0cTraceRequest\x12\x11\n\x04name\x18\x01 \x01(\tB\x03\xe0\x41\x02\x12\x44\n\x08\x61t_least\x18\x02 \x03(\x0b\x32\x32.penstock.api.lineage.v1.TraceRequest.AtLeastEntry\x1a.\n\x0c\x41tLeastEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x03:\x02\x38\x01\"\xf1\x01\n\rTraceResponse\x12,\n\x05nodes\x18\x01 \x03(\x0b\x32\x1d.penstock.api.lineage.v1.Node\x12,\n\x05\x65\x64ges\x18\x02 \x03(\x0b\x32\x1d.penstock.api.lineage.v1.Edge\x12\x16\n\x0e\x63orrelation_id\x18\x03 \x01(\t\x12\r\n\x05stale\x18\x04 \x01(\x08\x12)\n\x05\x61s_of\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x10\n\x08recorded\x18\x06 \x01(\x08\x12 \n\x18previous_dataset_version\x18\x07 \x01(\t\"\xf3\x01\n\x0cTracedRecord\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0b\n\x03key\x18\x02 \x01(\t\x12\x10\n\x08revision\x18\x03 \x01(\x03\x12\x0e\n\x06\x63hange\x18\x04 \x01(\t\x12\x0e\n\x06\x66ields\x18\x05 \x03(\t\x12\'\n\x06\x62\x65\x66ore\x18\x06 \x01(\x0b\x32\x17.google.protobuf.Struct\x12&\n\x05\x61\x66ter\x18\x07 \x01(\x0b\x32\x17.google.protobuf.Struct\x12\x0e\n\x06\x61uthor\x18\x08 \x01(\t\x12(\n\x04time\x18\t \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0b\n\x03why\x18\n \x01(\t\"\xed\x01\n\x18ListTracedRecordsRequest\x12\x11\n\x04name\x18\x01 \x01(\tB\x03\xe0\x41\x02\x12\x15\n\rchanged_since\x18\x02 \x01(\t\x12\x11\n\tpage_size\x18\x03 \x01(\x05\x12\x12\n\npage_token\x18\x04 \x01(\t\x12P\n\x08\x61t_least\x18\x05 \x03(\x0b\x32>.penstock.api.lineage.v1.ListTracedRecordsRequest.AtLeastEntry\x1a.\n\x0c\x41tLeastEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x03:\x02\x38\x01\"\xd6\x01\n\x19ListTracedRecordsResponse\x12\x36\n\x07records\x18\x01 \x03(\x0b\x32%.penstock.api.lineage.v1.TracedRecord\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\x12\x17\n\x0f\x64\x61taset_version\x18\x03 \x01(\t\x12\x15\n\rcompared_with\x18\x04 \x01(\t\x12\r\n\x05stale\x18\x05 \x01(\x08\x12)\n\x05\x61s_of\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\x99\x01\n\rImpactRequest\x12\x11\n\x04name\x18\x01 \x01(\tB\x03\xe0\x41\x02\x12\x45\n\x08\x61t_least\x18\x02 \x03(\x0b\x32\x33.penstock.api.lineage.v1.ImpactRequest.AtLeastEntry\x1a.\n\x0c\x41tLeastEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x03:\x02\x38\x01\"\xa6\x01\n\x0eImpactResponse\x12,\n\x05nodes\x18\x01 \x03(\x0b\x32\x1d.penstock.api.lineage.v1.Node\x12,\n\x05\x65\x64ges\x18\x02 \x03(\x0b\x32\x1d.penstock.api.lineage.v1.Edge\x12\r\n\x05stale\x18\x03 \x01(\x08\x12)\n\x05\x61s_of\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp2\xd3\x04\n\x0eLineageService\x12\x80\x01\n\x05Trace\x12%.penstock.api.lineage.v1.TraceRequest\x1a&.penstock.api.lineage.v1.TraceResponse\"(\xe8\xc7\x18\x02\x82\xd3\xe4\x93\x02\x1e\x12\x1c/v1/{name=projects/**}:trace\x12\xac\x01\n\x11ListTracedRecords\x12\x31.penstock.api.lineage.v1.ListTracedRecordsRequest\x1a\x32.penstock.api.lineage.v1.ListTracedRecordsResponse\"0\xe8\xc7\x18\x02\x82\xd3\xe4\x93\x02&\x12$/v1/{name=projects/**}:tracedRecords\x12\x87\x01\n\nResetGraph\x12*.penstock.api.lineage.v1.ResetGraphRequest\x1a+.penstock.api.lineage.v1.ResetGraphResponse\" \xe8\xc7\x18\x05\x82\xd3\xe4\x93\x02\x16\"\x11/v1/lineage:reset:\x01*\x12\x84\x01\n\x06Impact\x12&.penstock.api.lineage.v1.ImpactRequest\x1a\'.penstock.api.lineage.v1.ImpactResponse\")\xe8\xc7\x18\x02\x82\xd3\xe4\x93\x02\x1f\x12\x1d/v1/{name=projects/**}:impactb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n-penstock/api/lineage/v1/lineage_service.proto\x12\x17penstock.api.lineage.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a!penstock/api/auth/v1/access.proto\x1a-penstock/api/dataset/v1/dataset_service.proto\"\x13\n\x11ResetGraphRequest\"\x14\n\x12ResetGraphResponse\"y\n\x04Node\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04kind\x18\x02 \x01(\t\x12+\n\nattributes\x18\x03 \x01(\x0b\x32\x17.google.protobuf.Struct\x12(\n\x04time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"8\n\x04\x45\x64ge\x12\x0e\n\x06source\x18\x01 \x01(\t\x12\x0e\n\x06target\x18\x02 \x01(\t\x12\x10\n\x08relation\x18\x03 \x01(\t\"\x97\x01\n\x0cTraceRequest\x12\x11\n\x04name\x18\x01 \x01(\tB\x03\xe0\x41\x02\x12\x44\n\x08\x61t_least\x18\x02 \x03(\x0b\x32\x32.penstock.api.lineage.v1.TraceRequest.AtLeastEntry\x1a.\n\x0c\x41tLeastEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x03:\x02\x38\x01\"\xf1\x01\n\rTraceResponse\x12,\n\x05nodes\x18\x01 \x03(\x0b\x32\x1d.penstock.api.lineage.v1.Node\x12,\n\x05\x65\x64ges\x18\x02 \x03(\x0b\x32\x1d.penstock.api.lineage.v1.Edge\x12\x16\n\x0e\x63orrelation_id\x18\x03 \x01(\t\x12\r\n\x05stale\x18\x04 \x01(\x08\x12)\n\x05\x61s_of\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x10\n\x08recorded\x18\x06 \x01(\x08\x12 \n\x18previous_dataset_version\x18\x07 \x01(\t\"\x99\x02\n\x0cTracedRecord\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0b\n\x03key\x18\x02 \x01(\t\x12\x10\n\x08revision\x18\x03 \x01(\x03\x12\x34\n\x06\x63hange\x18\x04 \x01(\x0e\x32$.penstock.api.dataset.v1.Change.Kind\x12\x0e\n\x06\x66ields\x18\x05 \x03(\t\x12\'\n\x06\x62\x65\x66ore\x18\x06 \x01(\x0b\x32\x17.google.protobuf.Struct\x12&\n\x05\x61\x66ter\x18\x07 \x01(\x0b\x32\x17.google.protobuf.Struct\x12\x0e\n\x06\x61uthor\x18\x08 \x01(\t\x12(\n\x04time\x18\t \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0b\n\x03why\x18\n \x01(\t\"\xed\x01\n\x18ListTracedRecordsRequest\x12\x11\n\x04name\x18\x01 \x01(\tB\x03\xe0\x41\x02\x12\x15\n\rchanged_since\x18\x02 \x01(\t\x12\x11\n\tpage_size\x18\x03 \x01(\x05\x12\x12\n\npage_token\x18\x04 \x01(\t\x12P\n\x08\x61t_least\x18\x05 \x03(\x0b\x32>.penstock.api.lineage.v1.ListTracedRecordsRequest.AtLeastEntry\x1a.\n\x0c\x41tLeastEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x03:\x02\x38\x01\"\xd6\x01\n\x19ListTracedRecordsResponse\x12\x36\n\x07records\x18\x01 \x03(\x0b\x32%.penstock.api.lineage.v1.TracedRecord\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\x12\x17\n\x0f\x64\x61taset_version\x18\x03 \x01(\t\x12\x15\n\rcompared_with\x18\x04 \x01(\t\x12\r\n\x05stale\x18\x05 \x01(\x08\x12)\n\x05\x61s_of\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\x99\x01\n\rImpactRequest\x12\x11\n\x04name\x18\x01 \x01(\tB\x03\xe0\x41\x02\x12\x45\n\x08\x61t_least\x18\x02 \x03(\x0b\x32\x33.penstock.api.lineage.v1.ImpactRequest.AtLeastEntry\x1a.\n\x0c\x41tLeastEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x03:\x02\x38\x01\"\xa6\x01\n\x0eImpactResponse\x12,\n\x05nodes\x18\x01 \x03(\x0b\x32\x1d.penstock.api.lineage.v1.Node\x12,\n\x05\x65\x64ges\x18\x02 \x03(\x0b\x32\x1d.penstock.api.lineage.v1.Edge\x12\r\n\x05stale\x18\x03 \x01(\x08\x12)\n\x05\x61s_of\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp2\xd3\x04\n\x0eLineageService\x12\x80\x01\n\x05Trace\x12%.penstock.api.lineage.v1.TraceRequest\x1a&.penstock.api.lineage.v1.TraceResponse\"(\xe8\xc7\x18\x02\x82\xd3\xe4\x93\x02\x1e\x12\x1c/v1/{name=projects/**}:trace\x12\xac\x01\n\x11ListTracedRecords\x12\x31.penstock.api.lineage.v1.ListTracedRecordsRequest\x1a\x32.penstock.api.lineage.v1.ListTracedRecordsResponse\"0\xe8\xc7\x18\x02\x82\xd3\xe4\x93\x02&\x12$/v1/{name=projects/**}:tracedRecords\x12\x87\x01\n\nResetGraph\x12*.penstock.api.lineage.v1.ResetGraphRequest\x1a+.penstock.api.lineage.v1.ResetGraphResponse\" \xe8\xc7\x18\x05\x82\xd3\xe4\x93\x02\x16\"\x11/v1/lineage:reset:\x01*\x12\x84\x01\n\x06Impact\x12&.penstock.api.lineage.v1.ImpactRequest\x1a\'.penstock.api.lineage.v1.ImpactResponse\")\xe8\xc7\x18\x02\x82\xd3\xe4\x93\x02\x1f\x12\x1d/v1/{name=projects/**}:impactb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -56,34 +57,34 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_LINEAGESERVICE'].methods_by_name['ResetGraph']._serialized_options = b'\350\307\030\005\202\323\344\223\002\026\"\021/v1/lineage:reset:\001*'
   _globals['_LINEAGESERVICE'].methods_by_name['Impact']._loaded_options = None
   _globals['_LINEAGESERVICE'].methods_by_name['Impact']._serialized_options = b'\350\307\030\002\202\323\344\223\002\037\022\035/v1/{name=projects/**}:impact'
-  _globals['_RESETGRAPHREQUEST']._serialized_start=235
-  _globals['_RESETGRAPHREQUEST']._serialized_end=254
-  _globals['_RESETGRAPHRESPONSE']._serialized_start=256
-  _globals['_RESETGRAPHRESPONSE']._serialized_end=276
-  _globals['_NODE']._serialized_start=278
-  _globals['_NODE']._serialized_end=399
-  _globals['_EDGE']._serialized_start=401
-  _globals['_EDGE']._serialized_end=457
-  _globals['_TRACEREQUEST']._serialized_start=460
-  _globals['_TRACEREQUEST']._serialized_end=611
-  _globals['_TRACEREQUEST_ATLEASTENTRY']._serialized_start=565
-  _globals['_TRACEREQUEST_ATLEASTENTRY']._serialized_end=611
-  _globals['_TRACERESPONSE']._serialized_start=614
-  _globals['_TRACERESPONSE']._serialized_end=855
-  _globals['_TRACEDRECORD']._serialized_start=858
-  _globals['_TRACEDRECORD']._serialized_end=1101
-  _globals['_LISTTRACEDRECORDSREQUEST']._serialized_start=1104
-  _globals['_LISTTRACEDRECORDSREQUEST']._serialized_end=1341
-  _globals['_LISTTRACEDRECORDSREQUEST_ATLEASTENTRY']._serialized_start=565
-  _globals['_LISTTRACEDRECORDSREQUEST_ATLEASTENTRY']._serialized_end=611
-  _globals['_LISTTRACEDRECORDSRESPONSE']._serialized_start=1344
-  _globals['_LISTTRACEDRECORDSRESPONSE']._serialized_end=1558
-  _globals['_IMPACTREQUEST']._serialized_start=1561
-  _globals['_IMPACTREQUEST']._serialized_end=1714
-  _globals['_IMPACTREQUEST_ATLEASTENTRY']._serialized_start=565
-  _globals['_IMPACTREQUEST_ATLEASTENTRY']._serialized_end=611
-  _globals['_IMPACTRESPONSE']._serialized_start=1717
-  _globals['_IMPACTRESPONSE']._serialized_end=1883
-  _globals['_LINEAGESERVICE']._serialized_start=1886
-  _globals['_LINEAGESERVICE']._serialized_end=2481
+  _globals['_RESETGRAPHREQUEST']._serialized_start=282
+  _globals['_RESETGRAPHREQUEST']._serialized_end=301
+  _globals['_RESETGRAPHRESPONSE']._serialized_start=303
+  _globals['_RESETGRAPHRESPONSE']._serialized_end=323
+  _globals['_NODE']._serialized_start=325
+  _globals['_NODE']._serialized_end=446
+  _globals['_EDGE']._serialized_start=448
+  _globals['_EDGE']._serialized_end=504
+  _globals['_TRACEREQUEST']._serialized_start=507
+  _globals['_TRACEREQUEST']._serialized_end=658
+  _globals['_TRACEREQUEST_ATLEASTENTRY']._serialized_start=612
+  _globals['_TRACEREQUEST_ATLEASTENTRY']._serialized_end=658
+  _globals['_TRACERESPONSE']._serialized_start=661
+  _globals['_TRACERESPONSE']._serialized_end=902
+  _globals['_TRACEDRECORD']._serialized_start=905
+  _globals['_TRACEDRECORD']._serialized_end=1186
+  _globals['_LISTTRACEDRECORDSREQUEST']._serialized_start=1189
+  _globals['_LISTTRACEDRECORDSREQUEST']._serialized_end=1426
+  _globals['_LISTTRACEDRECORDSREQUEST_ATLEASTENTRY']._serialized_start=612
+  _globals['_LISTTRACEDRECORDSREQUEST_ATLEASTENTRY']._serialized_end=658
+  _globals['_LISTTRACEDRECORDSRESPONSE']._serialized_start=1429
+  _globals['_LISTTRACEDRECORDSRESPONSE']._serialized_end=1643
+  _globals['_IMPACTREQUEST']._serialized_start=1646
+  _globals['_IMPACTREQUEST']._serialized_end=1799
+  _globals['_IMPACTREQUEST_ATLEASTENTRY']._serialized_start=612
+  _globals['_IMPACTREQUEST_ATLEASTENTRY']._serialized_end=658
+  _globals['_IMPACTRESPONSE']._serialized_start=1802
+  _globals['_IMPACTRESPONSE']._serialized_end=1968
+  _globals['_LINEAGESERVICE']._serialized_start=1971
+  _globals['_LINEAGESERVICE']._serialized_end=2566
 # @@protoc_insertion_point(module_scope)

@@ -10,6 +10,7 @@ import google.protobuf.internal.containers
 import google.protobuf.message
 import google.protobuf.struct_pb2
 import google.protobuf.timestamp_pb2
+import penstock.api.dataset.v1.dataset_service_pb2
 import sys
 import typing
 
@@ -192,8 +193,8 @@ class TracedRecord(google.protobuf.message.Message):
     key: builtins.str
     revision: builtins.int
     """The version that this revision came with."""
-    change: builtins.str
-    """ADDED, CHANGED or REMOVED since the version compared with; empty when nothing was compared."""
+    change: penstock.api.dataset.v1.dataset_service_pb2.Change.Kind.ValueType
+    """Since the version compared with; unset when nothing was compared."""
     author: builtins.str
     why: builtins.str
     @property
@@ -210,7 +211,7 @@ class TracedRecord(google.protobuf.message.Message):
         name: builtins.str = ...,
         key: builtins.str = ...,
         revision: builtins.int = ...,
-        change: builtins.str = ...,
+        change: penstock.api.dataset.v1.dataset_service_pb2.Change.Kind.ValueType = ...,
         fields: collections.abc.Iterable[builtins.str] | None = ...,
         before: google.protobuf.struct_pb2.Struct | None = ...,
         after: google.protobuf.struct_pb2.Struct | None = ...,

@@ -26,12 +26,13 @@ from google.api import annotations_pb2 as google_dot_api_dot_annotations__pb2
 from google.api import field_behavior_pb2 as google_dot_api_dot_field__behavior__pb2
 from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb2
 from google.protobuf import empty_pb2 as google_dot_protobuf_dot_empty__pb2
+from google.protobuf import field_mask_pb2 as google_dot_protobuf_dot_field__mask__pb2
 from google.protobuf import struct_pb2 as google_dot_protobuf_dot_struct__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 from penstock.api.auth.v1 import access_pb2 as penstock_dot_api_dot_auth_dot_v1_dot_access__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n/penstock/api/pipeline/v1/pipeline_service.proto\x12\x18penstock.api.pipeline.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1bgoogle/protobuf/empty.proto\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a!penstock/api/auth/v1/access.proto\"c\n\x07Trigger\x12\x12\n\x05\x65vent\x18\x01 \x01(\tB\x03\xe0\x41\x02\x12\x0e\n\x06\x66ilter\x18\x02 \x01(\t\x12\x34\n\x08\x64\x65\x62ounce\x18\x03 \x01(\x0b\x32\".penstock.api.pipeline.v1.Debounce\"k\n\x08\x44\x65\x62ounce\x12-\n\x05quiet\x18\x01 \x01(\x0b\x32\x19.google.protobuf.DurationB\x03\xe0\x41\x02\x12\x30\n\x08max_wait\x18\x02 \x01(\x0b\x32\x19.google.protobuf.DurationB\x03\xe0\x41\x02\"f\n\x04Step\x12\x0f\n\x02id\x18\x01 \x01(\tB\x03\xe0\x41\x02\x12\x13\n\x06\x61\x63tion\x18\x02 \x01(\tB\x03\xe0\x41\x02\x12%\n\x04with\x18\x03 \x01(\x0b\x32\x17.google.protobuf.Struct\x12\x11\n\tcondition\x18\x04 \x01(\t\"\x86\x03\n\x08Pipeline\x12\x11\n\x04name\x18\x01 \x01(\tB\x03\xe0\x41\x08\x12\x13\n\x0b\x64\x65scription\x18\x02 \x01(\t\x12\x37\n\x07trigger\x18\x03 \x01(\x0b\x32!.penstock.api.pipeline.v1.TriggerB\x03\xe0\x41\x02\x12\x32\n\x05steps\x18\x04 \x03(\x0b\x32\x1e.penstock.api.pipeline.v1.StepB\x03\xe0\x41\x02\x12\x16\n\x0emax_recurrence\x18\x05 \x01(\x05\x12\x0e\n\x06paused\x18\x06 \x01(\x08\x12\x17\n\ngeneration\x18\x07 \x01(\x03\x42\x03\xe0\x41\x03\x12\x13\n\x06\x61uthor\x18\x08 \x01(\tB\x03\xe0\x41\x03\x12\x34\n\x0b\x63reate_time\x18\t \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x03\xe0\x41\x03\x12\x34\n\x0bupdate_time\x18\n \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x03\xe0\x41\x03\x12\x0c\n\x04\x65tag\x18\x0b \x01(\t\x12\x15\n\x08sequence\x18\x0c \x01(\x03\x42\x03\xe0\x41\x03\"\xa1\x01\n\x05\x43\x61use\x12\x10\n\x08\x65vent_id\x18\x01 \x01(\t\x12\x0c\n\x04type\x18\x02 \x01(\t\x12\x0f\n\x07subject\x18\x03 \x01(\t\x12(\n\x04time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12%\n\x04\x64\x61ta\x18\x05 \x01(\x0b\x32\x17.google.protobuf.Struct\x12\x16\n\x0e\x63orrelation_id\x18\x06 \x01(\t\"\xe1\x03\n\x0bPipelineRun\x12\x11\n\x04name\x18\x01 \x01(\tB\x03\xe0\x41\x08\x12:\n\x05state\x18\x02 \x01(\x0e\x32+.penstock.api.pipeline.v1.PipelineRun.State\x12\x0e\n\x06reason\x18\x03 \x01(\t\x12/\n\x06\x63\x61uses\x18\x04 \x03(\x0b\x32\x1f.penstock.api.pipeline.v1.Cause\x12\x16\n\x0e\x63orrelation_id\x18\x05 \x01(\t\x12\x30\n\x05steps\x18\x06 \x03(\x0b\x32!.penstock.api.pipeline.v1.StepRun\x12\x12\n\ngeneration\x18\x07 \x01(\x03\x12/\n\x0b\x63reate_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08\x65nd_time\x18\t \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0c\n\x04\x65tag\x18\n \x01(\t\x12\x10\n\x08sequence\x18\x0b \x01(\x03\"e\n\x05State\x12\x15\n\x11STATE_UNSPECIFIED\x10\x00\x12\x0b\n\x07RUNNING\x10\x01\x12\x0e\n\nCANCELLING\x10\x02\x12\r\n\tSUCCEEDED\x10\x03\x12\n\n\x06\x46\x41ILED\x10\x04\x12\r\n\tCANCELLED\x10\x05\"\xf8\x02\n\x07StepRun\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0e\n\x06\x61\x63tion\x18\x02 \x01(\t\x12\x36\n\x05state\x18\x03 \x01(\x0e\x32\'.penstock.api.pipeline.v1.StepRun.State\x12\x10\n\x08resource\x18\x04 \x01(\t\x12\x0e\n\x06reason\x18\x05 \x01(\t\x12(\n\x07outputs\x18\x06 \x01(\x0b\x32\x17.google.protobuf.Struct\x12.\n\nstart_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08\x65nd_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"o\n\x05State\x12\x15\n\x11STATE_UNSPECIFIED\x10\x00\x12\x0b\n\x07WAITING\x10\x01\x12\x0b\n\x07RUNNING\x10\x02\x12\r\n\tSUCCEEDED\x10\x03\x12\n\n\x06\x46\x41ILED\x10\x04\x12\x0b\n\x07SKIPPED\x10\x05\x12\r\n\tCANCELLED\x10\x06\"\xb6\x02\n\x08\x44\x65\x63ision\x12\x11\n\x04name\x18\x01 \x01(\tB\x03\xe0\x41\x08\x12(\n\x04time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12;\n\x07outcome\x18\x03 \x01(\x0e\x32*.penstock.api.pipeline.v1.Decision.Outcome\x12\x0e\n\x06reason\x18\x04 \x01(\t\x12.\n\x05\x63\x61use\x18\x05 \x01(\x0b\x32\x1f.penstock.api.pipeline.v1.Cause\x12\x0b\n\x03run\x18\x06 \x01(\t\"c\n\x07Outcome\x12\x17\n\x13OUTCOME_UNSPECIFIED\x10\x00\x12\t\n\x05\x46IRED\x10\x01\x12\x0c\n\x08\x46ILTERED\x10\x02\x12\r\n\tDEBOUNCED\x10\x03\x12\x0b\n\x07STOPPED\x10\x04\x12\n\n\x06\x46\x41ILED\x10\x05\"i\n\x15UpdatePipelineRequest\x12\x39\n\x08pipeline\x18\x01 \x01(\x0b\x32\".penstock.api.pipeline.v1.PipelineB\x03\xe0\x41\x02\x12\x15\n\rallow_missing\x18\x02 \x01(\x08\"\'\n\x12GetPipelineRequest\x12\x11\n\x04name\x18\x01 \x01(\tB\x03\xe0\x41\x02\"R\n\x14ListPipelinesRequest\x12\x13\n\x06parent\x18\x01 \x01(\tB\x03\xe0\x41\x02\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\"g\n\x15ListPipelinesResponse\x12\x35\n\tpipelines\x18\x01 \x03(\x0b\x32\".penstock.api.pipeline.v1.Pipeline\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"*\n\x15\x44\x65letePipelineRequest\x12\x11\n\x04name\x18\x01 \x01(\tB\x03\xe0\x41\x02\"*\n\x15GetPipelineRunRequest\x12\x11\n\x04name\x18\x01 \x01(\tB\x03\xe0\x41\x02\"U\n\x17ListPipelineRunsRequest\x12\x13\n\x06parent\x18\x01 \x01(\tB\x03\xe0\x41\x02\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\"q\n\x18ListPipelineRunsResponse\x12<\n\rpipeline_runs\x18\x01 \x03(\x0b\x32%.penstock.api.pipeline.v1.PipelineRun\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"-\n\x18\x43\x61ncelPipelineRunRequest\x12\x11\n\x04name\x18\x01 \x01(\tB\x03\xe0\x41\x02\",\n\x17RetryPipelineRunRequest\x12\x11\n\x04name\x18\x01 \x01(\tB\x03\xe0\x41\x02\",\n\x17WatchPipelineRunRequest\x12\x11\n\x04name\x18\x01 \x01(\tB\x03\xe0\x41\x02\"\xd1\x01\n\x14ListDecisionsRequest\x12\x13\n\x06parent\x18\x01 \x01(\tB\x03\xe0\x41\x02\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\x12M\n\x08\x61t_least\x18\x04 \x03(\x0b\x32;.penstock.api.pipeline.v1.ListDecisionsRequest.AtLeastEntry\x1a.\n\x0c\x41tLeastEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x03:\x02\x38\x01\"\xa1\x01\n\x15ListDecisionsResponse\x12\x35\n\tdecisions\x18\x01 \x03(\x0b\x32\".penstock.api.pipeline.v1.Decision\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\x12\r\n\x05stale\x18\x03 \x01(\x08\x12)\n\x05\x61s_of\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp2\x86\r\n\x0fPipelineService\x12\xa7\x01\n\x0eUpdatePipeline\x12/.penstock.api.pipeline.v1.UpdatePipelineRequest\x1a\".penstock.api.pipeline.v1.Pipeline\"@\xe8\xc7\x18\x03\x82\xd3\xe4\x93\x02\x36\x32*/v1/{pipeline.name=projects/*/pipelines/*}:\x08pipeline\x12\x8e\x01\n\x0bGetPipeline\x12,.penstock.api.pipeline.v1.GetPipelineRequest\x1a\".penstock.api.pipeline.v1.Pipeline\"-\xe8\xc7\x18\x02\x82\xd3\xe4\x93\x02#\x12!/v1/{name=projects/*/pipelines/*}\x12\x9f\x01\n\rListPipelines\x12..penstock.api.pipeline.v1.ListPipelinesRequest\x1a/.penstock.api.pipeline.v1.ListPipelinesResponse\"-\xe8\xc7\x18\x02\x82\xd3\xe4\x93\x02#\x12!/v1/{parent=projects/*}/pipelines\x12\x88\x01\n\x0e\x44\x65letePipeline\x12/.penstock.api.pipeline.v1.DeletePipelineRequest\x1a\x16.google.protobuf.Empty\"-\xe8\xc7\x18\x03\x82\xd3\xe4\x93\x02#*!/v1/{name=projects/*/pipelines/*}\x12\x9e\x01\n\x0eGetPipelineRun\x12/.penstock.api.pipeline.v1.GetPipelineRunRequest\x1a%.penstock.api.pipeline.v1.PipelineRun\"4\xe8\xc7\x18\x02\x82\xd3\xe4\x93\x02*\x12(/v1/{name=projects/*/pipelines/*/runs/*}\x12\xaf\x01\n\x10ListPipelineRuns\x12\x31.penstock.api.pipeline.v1.ListPipelineRunsRequest\x1a\x32.penstock.api.pipeline.v1.ListPipelineRunsResponse\"4\xe8\xc7\x18\x02\x82\xd3\xe4\x93\x02*\x12(/v1/{parent=projects/*/pipelines/*}/runs\x12\xae\x01\n\x11\x43\x61ncelPipelineRun\x12\x32.penstock.api.pipeline.v1.CancelPipelineRunRequest\x1a%.penstock.api.pipeline.v1.PipelineRun\">\xe8\xc7\x18\x03\x82\xd3\xe4\x93\x02\x34\"//v1/{name=projects/*/pipelines/*/runs/*}:cancel:\x01*\x12\xab\x01\n\x10RetryPipelineRun\x12\x31.penstock.api.pipeline.v1.RetryPipelineRunRequest\x1a%.penstock.api.pipeline.v1.PipelineRun\"=\xe8\xc7\x18\x03\x82\xd3\xe4\x93\x02\x33\"./v1/{name=projects/*/pipelines/*/runs/*}:retry:\x01*\x12\xaa\x01\n\x10WatchPipelineRun\x12\x31.penstock.api.pipeline.v1.WatchPipelineRunRequest\x1a%.penstock.api.pipeline.v1.PipelineRun\":\xe8\xc7\x18\x02\x82\xd3\xe4\x93\x02\x30\x12./v1/{name=projects/*/pipelines/*/runs/*}:watch0\x01\x12\xab\x01\n\rListDecisions\x12..penstock.api.pipeline.v1.ListDecisionsRequest\x1a/.penstock.api.pipeline.v1.ListDecisionsResponse\"9\xe8\xc7\x18\x02\x82\xd3\xe4\x93\x02/\x12-/v1/{parent=projects/*/pipelines/*}/decisionsb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n/penstock/api/pipeline/v1/pipeline_service.proto\x12\x18penstock.api.pipeline.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1bgoogle/protobuf/empty.proto\x1a google/protobuf/field_mask.proto\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a!penstock/api/auth/v1/access.proto\"c\n\x07Trigger\x12\x12\n\x05\x65vent\x18\x01 \x01(\tB\x03\xe0\x41\x02\x12\x0e\n\x06\x66ilter\x18\x02 \x01(\t\x12\x34\n\x08\x64\x65\x62ounce\x18\x03 \x01(\x0b\x32\".penstock.api.pipeline.v1.Debounce\"k\n\x08\x44\x65\x62ounce\x12-\n\x05quiet\x18\x01 \x01(\x0b\x32\x19.google.protobuf.DurationB\x03\xe0\x41\x02\x12\x30\n\x08max_wait\x18\x02 \x01(\x0b\x32\x19.google.protobuf.DurationB\x03\xe0\x41\x02\"f\n\x04Step\x12\x0f\n\x02id\x18\x01 \x01(\tB\x03\xe0\x41\x02\x12\x13\n\x06\x61\x63tion\x18\x02 \x01(\tB\x03\xe0\x41\x02\x12%\n\x04with\x18\x03 \x01(\x0b\x32\x17.google.protobuf.Struct\x12\x11\n\tcondition\x18\x04 \x01(\t\"\x86\x03\n\x08Pipeline\x12\x11\n\x04name\x18\x01 \x01(\tB\x03\xe0\x41\x08\x12\x13\n\x0b\x64\x65scription\x18\x02 \x01(\t\x12\x37\n\x07trigger\x18\x03 \x01(\x0b\x32!.penstock.api.pipeline.v1.TriggerB\x03\xe0\x41\x02\x12\x32\n\x05steps\x18\x04 \x03(\x0b\x32\x1e.penstock.api.pipeline.v1.StepB\x03\xe0\x41\x02\x12\x16\n\x0emax_recurrence\x18\x05 \x01(\x05\x12\x0e\n\x06paused\x18\x06 \x01(\x08\x12\x17\n\ngeneration\x18\x07 \x01(\x03\x42\x03\xe0\x41\x03\x12\x13\n\x06\x61uthor\x18\x08 \x01(\tB\x03\xe0\x41\x03\x12\x34\n\x0b\x63reate_time\x18\t \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x03\xe0\x41\x03\x12\x34\n\x0bupdate_time\x18\n \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x03\xe0\x41\x03\x12\x0c\n\x04\x65tag\x18\x0b \x01(\t\x12\x15\n\x08sequence\x18\x0c \x01(\x03\x42\x03\xe0\x41\x03\"\xa1\x01\n\x05\x43\x61use\x12\x10\n\x08\x65vent_id\x18\x01 \x01(\t\x12\x0c\n\x04type\x18\x02 \x01(\t\x12\x0f\n\x07subject\x18\x03 \x01(\t\x12(\n\x04time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12%\n\x04\x64\x61ta\x18\x05 \x01(\x0b\x32\x17.google.protobuf.Struct\x12\x16\n\x0e\x63orrelation_id\x18\x06 \x01(\t\"\x93\x04\n\x0bPipelineRun\x12\x11\n\x04name\x18\x01 \x01(\tB\x03\xe0\x41\x08\x12?\n\x05state\x18\x02 \x01(\x0e\x32+.penstock.api.pipeline.v1.PipelineRun.StateB\x03\xe0\x41\x03\x12\x13\n\x06reason\x18\x03 \x01(\tB\x03\xe0\x41\x03\x12\x34\n\x06\x63\x61uses\x18\x04 \x03(\x0b\x32\x1f.penstock.api.pipeline.v1.CauseB\x03\xe0\x41\x03\x12\x1b\n\x0e\x63orrelation_id\x18\x05 \x01(\tB\x03\xe0\x41\x03\x12\x35\n\x05steps\x18\x06 \x03(\x0b\x32!.penstock.api.pipeline.v1.StepRunB\x03\xe0\x41\x03\x12\x17\n\ngeneration\x18\x07 \x01(\x03\x42\x03\xe0\x41\x03\x12\x34\n\x0b\x63reate_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x03\xe0\x41\x03\x12\x31\n\x08\x65nd_time\x18\t \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x03\xe0\x41\x03\x12\x11\n\x04\x65tag\x18\n \x01(\tB\x03\xe0\x41\x03\x12\x15\n\x08sequence\x18\x0b \x01(\x03\x42\x03\xe0\x41\x03\"e\n\x05State\x12\x15\n\x11STATE_UNSPECIFIED\x10\x00\x12\x0b\n\x07RUNNING\x10\x01\x12\x0e\n\nCANCELLING\x10\x02\x12\r\n\tSUCCEEDED\x10\x03\x12\n\n\x06\x46\x41ILED\x10\x04\x12\r\n\tCANCELLED\x10\x05\"\xa0\x03\n\x07StepRun\x12\x0f\n\x02id\x18\x01 \x01(\tB\x03\xe0\x41\x03\x12\x13\n\x06\x61\x63tion\x18\x02 \x01(\tB\x03\xe0\x41\x03\x12;\n\x05state\x18\x03 \x01(\x0e\x32\'.penstock.api.pipeline.v1.StepRun.StateB\x03\xe0\x41\x03\x12\x15\n\x08resource\x18\x04 \x01(\tB\x03\xe0\x41\x03\x12\x13\n\x06reason\x18\x05 \x01(\tB\x03\xe0\x41\x03\x12-\n\x07outputs\x18\x06 \x01(\x0b\x32\x17.google.protobuf.StructB\x03\xe0\x41\x03\x12\x33\n\nstart_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x03\xe0\x41\x03\x12\x31\n\x08\x65nd_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x03\xe0\x41\x03\"o\n\x05State\x12\x15\n\x11STATE_UNSPECIFIED\x10\x00\x12\x0b\n\x07WAITING\x10\x01\x12\x0b\n\x07RUNNING\x10\x02\x12\r\n\tSUCCEEDED\x10\x03\x12\n\n\x06\x46\x41ILED\x10\x04\x12\x0b\n\x07SKIPPED\x10\x05\x12\r\n\tCANCELLED\x10\x06\"\xcf\x02\n\x08\x44\x65\x63ision\x12\x11\n\x04name\x18\x01 \x01(\tB\x03\xe0\x41\x08\x12-\n\x04time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x03\xe0\x41\x03\x12@\n\x07outcome\x18\x03 \x01(\x0e\x32*.penstock.api.pipeline.v1.Decision.OutcomeB\x03\xe0\x41\x03\x12\x13\n\x06reason\x18\x04 \x01(\tB\x03\xe0\x41\x03\x12\x33\n\x05\x63\x61use\x18\x05 \x01(\x0b\x32\x1f.penstock.api.pipeline.v1.CauseB\x03\xe0\x41\x03\x12\x10\n\x03run\x18\x06 \x01(\tB\x03\xe0\x41\x03\"c\n\x07Outcome\x12\x17\n\x13OUTCOME_UNSPECIFIED\x10\x00\x12\t\n\x05\x46IRED\x10\x01\x12\x0c\n\x08\x46ILTERED\x10\x02\x12\r\n\tDEBOUNCED\x10\x03\x12\x0b\n\x07STOPPED\x10\x04\x12\n\n\x06\x46\x41ILED\x10\x05\"\x9a\x01\n\x15UpdatePipelineRequest\x12\x39\n\x08pipeline\x18\x01 \x01(\x0b\x32\".penstock.api.pipeline.v1.PipelineB\x03\xe0\x41\x02\x12\x15\n\rallow_missing\x18\x02 \x01(\x08\x12/\n\x0bupdate_mask\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.FieldMask\"\'\n\x12GetPipelineRequest\x12\x11\n\x04name\x18\x01 \x01(\tB\x03\xe0\x41\x02\"R\n\x14ListPipelinesRequest\x12\x13\n\x06parent\x18\x01 \x01(\tB\x03\xe0\x41\x02\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\"g\n\x15ListPipelinesResponse\x12\x35\n\tpipelines\x18\x01 \x03(\x0b\x32\".penstock.api.pipeline.v1.Pipeline\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"8\n\x15\x44\x65letePipelineRequest\x12\x11\n\x04name\x18\x01 \x01(\tB\x03\xe0\x41\x02\x12\x0c\n\x04\x65tag\x18\x02 \x01(\t\"*\n\x15GetPipelineRunRequest\x12\x11\n\x04name\x18\x01 \x01(\tB\x03\xe0\x41\x02\"U\n\x17ListPipelineRunsRequest\x12\x13\n\x06parent\x18\x01 \x01(\tB\x03\xe0\x41\x02\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\"q\n\x18ListPipelineRunsResponse\x12<\n\rpipeline_runs\x18\x01 \x03(\x0b\x32%.penstock.api.pipeline.v1.PipelineRun\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"-\n\x18\x43\x61ncelPipelineRunRequest\x12\x11\n\x04name\x18\x01 \x01(\tB\x03\xe0\x41\x02\"@\n\x17RetryPipelineRunRequest\x12\x11\n\x04name\x18\x01 \x01(\tB\x03\xe0\x41\x02\x12\x12\n\nrequest_id\x18\x02 \x01(\t\",\n\x17WatchPipelineRunRequest\x12\x11\n\x04name\x18\x01 \x01(\tB\x03\xe0\x41\x02\"\'\n\x12GetDecisionRequest\x12\x11\n\x04name\x18\x01 \x01(\tB\x03\xe0\x41\x02\"\xd1\x01\n\x14ListDecisionsRequest\x12\x13\n\x06parent\x18\x01 \x01(\tB\x03\xe0\x41\x02\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\x12M\n\x08\x61t_least\x18\x04 \x03(\x0b\x32;.penstock.api.pipeline.v1.ListDecisionsRequest.AtLeastEntry\x1a.\n\x0c\x41tLeastEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x03:\x02\x38\x01\"\xa1\x01\n\x15ListDecisionsResponse\x12\x35\n\tdecisions\x18\x01 \x03(\x0b\x32\".penstock.api.pipeline.v1.Decision\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\x12\r\n\x05stale\x18\x03 \x01(\x08\x12)\n\x05\x61s_of\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp2\xa3\x0e\n\x0fPipelineService\x12\xa7\x01\n\x0eUpdatePipeline\x12/.penstock.api.pipeline.v1.UpdatePipelineRequest\x1a\".penstock.api.pipeline.v1.Pipeline\"@\xe8\xc7\x18\x03\x82\xd3\xe4\x93\x02\x36\x32*/v1/{pipeline.name=projects/*/pipelines/*}:\x08pipeline\x12\x8e\x01\n\x0bGetPipeline\x12,.penstock.api.pipeline.v1.GetPipelineRequest\x1a\".penstock.api.pipeline.v1.Pipeline\"-\xe8\xc7\x18\x02\x82\xd3\xe4\x93\x02#\x12!/v1/{name=projects/*/pipelines/*}\x12\x9f\x01\n\rListPipelines\x12..penstock.api.pipeline.v1.ListPipelinesRequest\x1a/.penstock.api.pipeline.v1.ListPipelinesResponse\"-\xe8\xc7\x18\x02\x82\xd3\xe4\x93\x02#\x12!/v1/{parent=projects/*}/pipelines\x12\x88\x01\n\x0e\x44\x65letePipeline\x12/.penstock.api.pipeline.v1.DeletePipelineRequest\x1a\x16.google.protobuf.Empty\"-\xe8\xc7\x18\x03\x82\xd3\xe4\x93\x02#*!/v1/{name=projects/*/pipelines/*}\x12\x9e\x01\n\x0eGetPipelineRun\x12/.penstock.api.pipeline.v1.GetPipelineRunRequest\x1a%.penstock.api.pipeline.v1.PipelineRun\"4\xe8\xc7\x18\x02\x82\xd3\xe4\x93\x02*\x12(/v1/{name=projects/*/pipelines/*/runs/*}\x12\xaf\x01\n\x10ListPipelineRuns\x12\x31.penstock.api.pipeline.v1.ListPipelineRunsRequest\x1a\x32.penstock.api.pipeline.v1.ListPipelineRunsResponse\"4\xe8\xc7\x18\x02\x82\xd3\xe4\x93\x02*\x12(/v1/{parent=projects/*/pipelines/*}/runs\x12\xae\x01\n\x11\x43\x61ncelPipelineRun\x12\x32.penstock.api.pipeline.v1.CancelPipelineRunRequest\x1a%.penstock.api.pipeline.v1.PipelineRun\">\xe8\xc7\x18\x03\x82\xd3\xe4\x93\x02\x34\"//v1/{name=projects/*/pipelines/*/runs/*}:cancel:\x01*\x12\xab\x01\n\x10RetryPipelineRun\x12\x31.penstock.api.pipeline.v1.RetryPipelineRunRequest\x1a%.penstock.api.pipeline.v1.PipelineRun\"=\xe8\xc7\x18\x03\x82\xd3\xe4\x93\x02\x33\"./v1/{name=projects/*/pipelines/*/runs/*}:retry:\x01*\x12\xaa\x01\n\x10WatchPipelineRun\x12\x31.penstock.api.pipeline.v1.WatchPipelineRunRequest\x1a%.penstock.api.pipeline.v1.PipelineRun\":\xe8\xc7\x18\x02\x82\xd3\xe4\x93\x02\x30\x12./v1/{name=projects/*/pipelines/*/runs/*}:watch0\x01\x12\x9a\x01\n\x0bGetDecision\x12,.penstock.api.pipeline.v1.GetDecisionRequest\x1a\".penstock.api.pipeline.v1.Decision\"9\xe8\xc7\x18\x02\x82\xd3\xe4\x93\x02/\x12-/v1/{name=projects/*/pipelines/*/decisions/*}\x12\xab\x01\n\rListDecisions\x12..penstock.api.pipeline.v1.ListDecisionsRequest\x1a/.penstock.api.pipeline.v1.ListDecisionsResponse\"9\xe8\xc7\x18\x02\x82\xd3\xe4\x93\x02/\x12-/v1/{parent=projects/*/pipelines/*}/decisionsb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -66,8 +67,54 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_PIPELINE'].fields_by_name['sequence']._serialized_options = b'\340A\003'
   _globals['_PIPELINERUN'].fields_by_name['name']._loaded_options = None
   _globals['_PIPELINERUN'].fields_by_name['name']._serialized_options = b'\340A\010'
+  _globals['_PIPELINERUN'].fields_by_name['state']._loaded_options = None
+  _globals['_PIPELINERUN'].fields_by_name['state']._serialized_options = b'\340A\003'
+  _globals['_PIPELINERUN'].fields_by_name['reason']._loaded_options = None
+  _globals['_PIPELINERUN'].fields_by_name['reason']._serialized_options = b'\340A\003'
+  _globals['_PIPELINERUN'].fields_by_name['causes']._loaded_options = None
+  _globals['_PIPELINERUN'].fields_by_name['causes']._serialized_options = b'\340A\003'
+  _globals['_PIPELINERUN'].fields_by_name['correlation_id']._loaded_options = None
+  _globals['_PIPELINERUN'].fields_by_name['correlation_id']._serialized_options = b'\340A\003'
+  _globals['_PIPELINERUN'].fields_by_name['steps']._loaded_options = None
+  _globals['_PIPELINERUN'].fields_by_name['steps']._serialized_options = b'\340A\003'
+  _globals['_PIPELINERUN'].fields_by_name['generation']._loaded_options = None
+  _globals['_PIPELINERUN'].fields_by_name['generation']._serialized_options = b'\340A\003'
+  _globals['_PIPELINERUN'].fields_by_name['create_time']._loaded_options = None
+  _globals['_PIPELINERUN'].fields_by_name['create_time']._serialized_options = b'\340A\003'
+  _globals['_PIPELINERUN'].fields_by_name['end_time']._loaded_options = None
+  _globals['_PIPELINERUN'].fields_by_name['end_time']._serialized_options = b'\340A\003'
+  _globals['_PIPELINERUN'].fields_by_name['etag']._loaded_options = None
+  _globals['_PIPELINERUN'].fields_by_name['etag']._serialized_options = b'\340A\003'
+  _globals['_PIPELINERUN'].fields_by_name['sequence']._loaded_options = None
+  _globals['_PIPELINERUN'].fields_by_name['sequence']._serialized_options = b'\340A\003'
+  _globals['_STEPRUN'].fields_by_name['id']._loaded_options = None
+  _globals['_STEPRUN'].fields_by_name['id']._serialized_options = b'\340A\003'
+  _globals['_STEPRUN'].fields_by_name['action']._loaded_options = None
+  _globals['_STEPRUN'].fields_by_name['action']._serialized_options = b'\340A\003'
+  _globals['_STEPRUN'].fields_by_name['state']._loaded_options = None
+  _globals['_STEPRUN'].fields_by_name['state']._serialized_options = b'\340A\003'
+  _globals['_STEPRUN'].fields_by_name['resource']._loaded_options = None
+  _globals['_STEPRUN'].fields_by_name['resource']._serialized_options = b'\340A\003'
+  _globals['_STEPRUN'].fields_by_name['reason']._loaded_options = None
+  _globals['_STEPRUN'].fields_by_name['reason']._serialized_options = b'\340A\003'
+  _globals['_STEPRUN'].fields_by_name['outputs']._loaded_options = None
+  _globals['_STEPRUN'].fields_by_name['outputs']._serialized_options = b'\340A\003'
+  _globals['_STEPRUN'].fields_by_name['start_time']._loaded_options = None
+  _globals['_STEPRUN'].fields_by_name['start_time']._serialized_options = b'\340A\003'
+  _globals['_STEPRUN'].fields_by_name['end_time']._loaded_options = None
+  _globals['_STEPRUN'].fields_by_name['end_time']._serialized_options = b'\340A\003'
   _globals['_DECISION'].fields_by_name['name']._loaded_options = None
   _globals['_DECISION'].fields_by_name['name']._serialized_options = b'\340A\010'
+  _globals['_DECISION'].fields_by_name['time']._loaded_options = None
+  _globals['_DECISION'].fields_by_name['time']._serialized_options = b'\340A\003'
+  _globals['_DECISION'].fields_by_name['outcome']._loaded_options = None
+  _globals['_DECISION'].fields_by_name['outcome']._serialized_options = b'\340A\003'
+  _globals['_DECISION'].fields_by_name['reason']._loaded_options = None
+  _globals['_DECISION'].fields_by_name['reason']._serialized_options = b'\340A\003'
+  _globals['_DECISION'].fields_by_name['cause']._loaded_options = None
+  _globals['_DECISION'].fields_by_name['cause']._serialized_options = b'\340A\003'
+  _globals['_DECISION'].fields_by_name['run']._loaded_options = None
+  _globals['_DECISION'].fields_by_name['run']._serialized_options = b'\340A\003'
   _globals['_UPDATEPIPELINEREQUEST'].fields_by_name['pipeline']._loaded_options = None
   _globals['_UPDATEPIPELINEREQUEST'].fields_by_name['pipeline']._serialized_options = b'\340A\002'
   _globals['_GETPIPELINEREQUEST'].fields_by_name['name']._loaded_options = None
@@ -86,6 +133,8 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_RETRYPIPELINERUNREQUEST'].fields_by_name['name']._serialized_options = b'\340A\002'
   _globals['_WATCHPIPELINERUNREQUEST'].fields_by_name['name']._loaded_options = None
   _globals['_WATCHPIPELINERUNREQUEST'].fields_by_name['name']._serialized_options = b'\340A\002'
+  _globals['_GETDECISIONREQUEST'].fields_by_name['name']._loaded_options = None
+  _globals['_GETDECISIONREQUEST'].fields_by_name['name']._serialized_options = b'\340A\002'
   _globals['_LISTDECISIONSREQUEST_ATLEASTENTRY']._loaded_options = None
   _globals['_LISTDECISIONSREQUEST_ATLEASTENTRY']._serialized_options = b'8\001'
   _globals['_LISTDECISIONSREQUEST'].fields_by_name['parent']._loaded_options = None
@@ -108,58 +157,62 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_PIPELINESERVICE'].methods_by_name['RetryPipelineRun']._serialized_options = b'\350\307\030\003\202\323\344\223\0023\"./v1/{name=projects/*/pipelines/*/runs/*}:retry:\001*'
   _globals['_PIPELINESERVICE'].methods_by_name['WatchPipelineRun']._loaded_options = None
   _globals['_PIPELINESERVICE'].methods_by_name['WatchPipelineRun']._serialized_options = b'\350\307\030\002\202\323\344\223\0020\022./v1/{name=projects/*/pipelines/*/runs/*}:watch'
+  _globals['_PIPELINESERVICE'].methods_by_name['GetDecision']._loaded_options = None
+  _globals['_PIPELINESERVICE'].methods_by_name['GetDecision']._serialized_options = b'\350\307\030\002\202\323\344\223\002/\022-/v1/{name=projects/*/pipelines/*/decisions/*}'
   _globals['_PIPELINESERVICE'].methods_by_name['ListDecisions']._loaded_options = None
   _globals['_PIPELINESERVICE'].methods_by_name['ListDecisions']._serialized_options = b'\350\307\030\002\202\323\344\223\002/\022-/v1/{parent=projects/*/pipelines/*}/decisions'
-  _globals['_TRIGGER']._serialized_start=299
-  _globals['_TRIGGER']._serialized_end=398
-  _globals['_DEBOUNCE']._serialized_start=400
-  _globals['_DEBOUNCE']._serialized_end=507
-  _globals['_STEP']._serialized_start=509
-  _globals['_STEP']._serialized_end=611
-  _globals['_PIPELINE']._serialized_start=614
-  _globals['_PIPELINE']._serialized_end=1004
-  _globals['_CAUSE']._serialized_start=1007
-  _globals['_CAUSE']._serialized_end=1168
-  _globals['_PIPELINERUN']._serialized_start=1171
-  _globals['_PIPELINERUN']._serialized_end=1652
-  _globals['_PIPELINERUN_STATE']._serialized_start=1551
-  _globals['_PIPELINERUN_STATE']._serialized_end=1652
-  _globals['_STEPRUN']._serialized_start=1655
-  _globals['_STEPRUN']._serialized_end=2031
-  _globals['_STEPRUN_STATE']._serialized_start=1920
-  _globals['_STEPRUN_STATE']._serialized_end=2031
-  _globals['_DECISION']._serialized_start=2034
-  _globals['_DECISION']._serialized_end=2344
-  _globals['_DECISION_OUTCOME']._serialized_start=2245
-  _globals['_DECISION_OUTCOME']._serialized_end=2344
-  _globals['_UPDATEPIPELINEREQUEST']._serialized_start=2346
-  _globals['_UPDATEPIPELINEREQUEST']._serialized_end=2451
-  _globals['_GETPIPELINEREQUEST']._serialized_start=2453
-  _globals['_GETPIPELINEREQUEST']._serialized_end=2492
-  _globals['_LISTPIPELINESREQUEST']._serialized_start=2494
-  _globals['_LISTPIPELINESREQUEST']._serialized_end=2576
-  _globals['_LISTPIPELINESRESPONSE']._serialized_start=2578
-  _globals['_LISTPIPELINESRESPONSE']._serialized_end=2681
-  _globals['_DELETEPIPELINEREQUEST']._serialized_start=2683
-  _globals['_DELETEPIPELINEREQUEST']._serialized_end=2725
-  _globals['_GETPIPELINERUNREQUEST']._serialized_start=2727
-  _globals['_GETPIPELINERUNREQUEST']._serialized_end=2769
-  _globals['_LISTPIPELINERUNSREQUEST']._serialized_start=2771
-  _globals['_LISTPIPELINERUNSREQUEST']._serialized_end=2856
-  _globals['_LISTPIPELINERUNSRESPONSE']._serialized_start=2858
-  _globals['_LISTPIPELINERUNSRESPONSE']._serialized_end=2971
-  _globals['_CANCELPIPELINERUNREQUEST']._serialized_start=2973
-  _globals['_CANCELPIPELINERUNREQUEST']._serialized_end=3018
-  _globals['_RETRYPIPELINERUNREQUEST']._serialized_start=3020
-  _globals['_RETRYPIPELINERUNREQUEST']._serialized_end=3064
-  _globals['_WATCHPIPELINERUNREQUEST']._serialized_start=3066
-  _globals['_WATCHPIPELINERUNREQUEST']._serialized_end=3110
-  _globals['_LISTDECISIONSREQUEST']._serialized_start=3113
-  _globals['_LISTDECISIONSREQUEST']._serialized_end=3322
-  _globals['_LISTDECISIONSREQUEST_ATLEASTENTRY']._serialized_start=3276
-  _globals['_LISTDECISIONSREQUEST_ATLEASTENTRY']._serialized_end=3322
-  _globals['_LISTDECISIONSRESPONSE']._serialized_start=3325
-  _globals['_LISTDECISIONSRESPONSE']._serialized_end=3486
-  _globals['_PIPELINESERVICE']._serialized_start=3489
-  _globals['_PIPELINESERVICE']._serialized_end=5159
+  _globals['_TRIGGER']._serialized_start=333
+  _globals['_TRIGGER']._serialized_end=432
+  _globals['_DEBOUNCE']._serialized_start=434
+  _globals['_DEBOUNCE']._serialized_end=541
+  _globals['_STEP']._serialized_start=543
+  _globals['_STEP']._serialized_end=645
+  _globals['_PIPELINE']._serialized_start=648
+  _globals['_PIPELINE']._serialized_end=1038
+  _globals['_CAUSE']._serialized_start=1041
+  _globals['_CAUSE']._serialized_end=1202
+  _globals['_PIPELINERUN']._serialized_start=1205
+  _globals['_PIPELINERUN']._serialized_end=1736
+  _globals['_PIPELINERUN_STATE']._serialized_start=1635
+  _globals['_PIPELINERUN_STATE']._serialized_end=1736
+  _globals['_STEPRUN']._serialized_start=1739
+  _globals['_STEPRUN']._serialized_end=2155
+  _globals['_STEPRUN_STATE']._serialized_start=2044
+  _globals['_STEPRUN_STATE']._serialized_end=2155
+  _globals['_DECISION']._serialized_start=2158
+  _globals['_DECISION']._serialized_end=2493
+  _globals['_DECISION_OUTCOME']._serialized_start=2394
+  _globals['_DECISION_OUTCOME']._serialized_end=2493
+  _globals['_UPDATEPIPELINEREQUEST']._serialized_start=2496
+  _globals['_UPDATEPIPELINEREQUEST']._serialized_end=2650
+  _globals['_GETPIPELINEREQUEST']._serialized_start=2652
+  _globals['_GETPIPELINEREQUEST']._serialized_end=2691
+  _globals['_LISTPIPELINESREQUEST']._serialized_start=2693
+  _globals['_LISTPIPELINESREQUEST']._serialized_end=2775
+  _globals['_LISTPIPELINESRESPONSE']._serialized_start=2777
+  _globals['_LISTPIPELINESRESPONSE']._serialized_end=2880
+  _globals['_DELETEPIPELINEREQUEST']._serialized_start=2882
+  _globals['_DELETEPIPELINEREQUEST']._serialized_end=2938
+  _globals['_GETPIPELINERUNREQUEST']._serialized_start=2940
+  _globals['_GETPIPELINERUNREQUEST']._serialized_end=2982
+  _globals['_LISTPIPELINERUNSREQUEST']._serialized_start=2984
+  _globals['_LISTPIPELINERUNSREQUEST']._serialized_end=3069
+  _globals['_LISTPIPELINERUNSRESPONSE']._serialized_start=3071
+  _globals['_LISTPIPELINERUNSRESPONSE']._serialized_end=3184
+  _globals['_CANCELPIPELINERUNREQUEST']._serialized_start=3186
+  _globals['_CANCELPIPELINERUNREQUEST']._serialized_end=3231
+  _globals['_RETRYPIPELINERUNREQUEST']._serialized_start=3233
+  _globals['_RETRYPIPELINERUNREQUEST']._serialized_end=3297
+  _globals['_WATCHPIPELINERUNREQUEST']._serialized_start=3299
+  _globals['_WATCHPIPELINERUNREQUEST']._serialized_end=3343
+  _globals['_GETDECISIONREQUEST']._serialized_start=3345
+  _globals['_GETDECISIONREQUEST']._serialized_end=3384
+  _globals['_LISTDECISIONSREQUEST']._serialized_start=3387
+  _globals['_LISTDECISIONSREQUEST']._serialized_end=3596
+  _globals['_LISTDECISIONSREQUEST_ATLEASTENTRY']._serialized_start=3550
+  _globals['_LISTDECISIONSREQUEST_ATLEASTENTRY']._serialized_end=3596
+  _globals['_LISTDECISIONSRESPONSE']._serialized_start=3599
+  _globals['_LISTDECISIONSRESPONSE']._serialized_end=3760
+  _globals['_PIPELINESERVICE']._serialized_start=3763
+  _globals['_PIPELINESERVICE']._serialized_end=5590
 # @@protoc_insertion_point(module_scope)

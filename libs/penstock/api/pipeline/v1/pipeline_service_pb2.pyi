@@ -7,6 +7,7 @@ import builtins
 import collections.abc
 import google.protobuf.descriptor
 import google.protobuf.duration_pb2
+import google.protobuf.field_mask_pb2
 import google.protobuf.internal.containers
 import google.protobuf.internal.enum_type_wrapper
 import google.protobuf.message
@@ -408,18 +409,25 @@ class UpdatePipelineRequest(google.protobuf.message.Message):
 
     PIPELINE_FIELD_NUMBER: builtins.int
     ALLOW_MISSING_FIELD_NUMBER: builtins.int
+    UPDATE_MASK_FIELD_NUMBER: builtins.int
     allow_missing: builtins.bool
+    """Create it if there is none; the mask does not matter then."""
     @property
     def pipeline(self) -> Global___Pipeline: ...
+    @property
+    def update_mask(self) -> google.protobuf.field_mask_pb2.FieldMask:
+        """The fields to change; those that are set in `pipeline` without a mask, all with `*`."""
+
     def __init__(
         self,
         *,
         pipeline: Global___Pipeline | None = ...,
         allow_missing: builtins.bool = ...,
+        update_mask: google.protobuf.field_mask_pb2.FieldMask | None = ...,
     ) -> None: ...
-    _HasFieldArgType: typing_extensions.TypeAlias = typing.Literal["pipeline", b"pipeline"]
+    _HasFieldArgType: typing_extensions.TypeAlias = typing.Literal["pipeline", b"pipeline", "update_mask", b"update_mask"]
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["allow_missing", b"allow_missing", "pipeline", b"pipeline"]
+    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["allow_missing", b"allow_missing", "pipeline", b"pipeline", "update_mask", b"update_mask"]
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
 
 Global___UpdatePipelineRequest: typing_extensions.TypeAlias = UpdatePipelineRequest
@@ -487,13 +495,17 @@ class DeletePipelineRequest(google.protobuf.message.Message):
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
     NAME_FIELD_NUMBER: builtins.int
+    ETAG_FIELD_NUMBER: builtins.int
     name: builtins.str
+    etag: builtins.str
+    """Of what was read: refused (ABORTED) if somebody changed the pipeline since."""
     def __init__(
         self,
         *,
         name: builtins.str = ...,
+        etag: builtins.str = ...,
     ) -> None: ...
-    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["name", b"name"]
+    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["etag", b"etag", "name", b"name"]
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
 
 Global___DeletePipelineRequest: typing_extensions.TypeAlias = DeletePipelineRequest
@@ -577,13 +589,16 @@ class RetryPipelineRunRequest(google.protobuf.message.Message):
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
     NAME_FIELD_NUMBER: builtins.int
+    REQUEST_ID_FIELD_NUMBER: builtins.int
     name: builtins.str
+    request_id: builtins.str
     def __init__(
         self,
         *,
         name: builtins.str = ...,
+        request_id: builtins.str = ...,
     ) -> None: ...
-    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["name", b"name"]
+    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["name", b"name", "request_id", b"request_id"]
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
 
 Global___RetryPipelineRunRequest: typing_extensions.TypeAlias = RetryPipelineRunRequest
@@ -603,6 +618,22 @@ class WatchPipelineRunRequest(google.protobuf.message.Message):
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
 
 Global___WatchPipelineRunRequest: typing_extensions.TypeAlias = WatchPipelineRunRequest
+
+@typing.final
+class GetDecisionRequest(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: builtins.int
+    name: builtins.str
+    def __init__(
+        self,
+        *,
+        name: builtins.str = ...,
+    ) -> None: ...
+    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["name", b"name"]
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+
+Global___GetDecisionRequest: typing_extensions.TypeAlias = GetDecisionRequest
 
 @typing.final
 class ListDecisionsRequest(google.protobuf.message.Message):

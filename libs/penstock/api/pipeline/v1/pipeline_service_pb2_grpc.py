@@ -81,6 +81,11 @@ class PipelineServiceStub:
                 request_serializer=penstock_dot_api_dot_pipeline_dot_v1_dot_pipeline__service__pb2.WatchPipelineRunRequest.SerializeToString,
                 response_deserializer=penstock_dot_api_dot_pipeline_dot_v1_dot_pipeline__service__pb2.PipelineRun.FromString,
                 _registered_method=True)
+        self.GetDecision = channel.unary_unary(
+                '/penstock.api.pipeline.v1.PipelineService/GetDecision',
+                request_serializer=penstock_dot_api_dot_pipeline_dot_v1_dot_pipeline__service__pb2.GetDecisionRequest.SerializeToString,
+                response_deserializer=penstock_dot_api_dot_pipeline_dot_v1_dot_pipeline__service__pb2.Decision.FromString,
+                _registered_method=True)
         self.ListDecisions = channel.unary_unary(
                 '/penstock.api.pipeline.v1.PipelineService/ListDecisions',
                 request_serializer=penstock_dot_api_dot_pipeline_dot_v1_dot_pipeline__service__pb2.ListDecisionsRequest.SerializeToString,
@@ -155,6 +160,13 @@ class PipelineServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def GetDecision(self, request, context):
+        """Read what was decided about one event.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def ListDecisions(self, request, context):
         """Why a pipeline ran or did not: every event that it looked at and what was decided, newest first.
         """
@@ -209,6 +221,11 @@ def add_PipelineServiceServicer_to_server(servicer, server):
                     servicer.WatchPipelineRun,
                     request_deserializer=penstock_dot_api_dot_pipeline_dot_v1_dot_pipeline__service__pb2.WatchPipelineRunRequest.FromString,
                     response_serializer=penstock_dot_api_dot_pipeline_dot_v1_dot_pipeline__service__pb2.PipelineRun.SerializeToString,
+            ),
+            'GetDecision': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetDecision,
+                    request_deserializer=penstock_dot_api_dot_pipeline_dot_v1_dot_pipeline__service__pb2.GetDecisionRequest.FromString,
+                    response_serializer=penstock_dot_api_dot_pipeline_dot_v1_dot_pipeline__service__pb2.Decision.SerializeToString,
             ),
             'ListDecisions': grpc.unary_unary_rpc_method_handler(
                     servicer.ListDecisions,
@@ -460,6 +477,33 @@ class PipelineService:
             '/penstock.api.pipeline.v1.PipelineService/WatchPipelineRun',
             penstock_dot_api_dot_pipeline_dot_v1_dot_pipeline__service__pb2.WatchPipelineRunRequest.SerializeToString,
             penstock_dot_api_dot_pipeline_dot_v1_dot_pipeline__service__pb2.PipelineRun.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetDecision(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/penstock.api.pipeline.v1.PipelineService/GetDecision',
+            penstock_dot_api_dot_pipeline_dot_v1_dot_pipeline__service__pb2.GetDecisionRequest.SerializeToString,
+            penstock_dot_api_dot_pipeline_dot_v1_dot_pipeline__service__pb2.Decision.FromString,
             options,
             channel_credentials,
             insecure,

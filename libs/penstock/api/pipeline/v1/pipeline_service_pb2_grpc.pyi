@@ -46,6 +46,8 @@ class PipelineServiceStub:
     """Go on with a failed pipeline run at the step that failed."""
     WatchPipelineRun: grpc.UnaryStreamMultiCallable[penstock.api.pipeline.v1.pipeline_service_pb2.WatchPipelineRunRequest, penstock.api.pipeline.v1.pipeline_service_pb2.PipelineRun]
     """Follow a pipeline run until it ends."""
+    GetDecision: grpc.UnaryUnaryMultiCallable[penstock.api.pipeline.v1.pipeline_service_pb2.GetDecisionRequest, penstock.api.pipeline.v1.pipeline_service_pb2.Decision]
+    """Read what was decided about one event."""
     ListDecisions: grpc.UnaryUnaryMultiCallable[penstock.api.pipeline.v1.pipeline_service_pb2.ListDecisionsRequest, penstock.api.pipeline.v1.pipeline_service_pb2.ListDecisionsResponse]
     """Why a pipeline ran or did not: every event that it looked at and what was decided, newest first."""
 
@@ -72,6 +74,8 @@ class PipelineServiceAsyncStub(PipelineServiceStub):
     """Go on with a failed pipeline run at the step that failed."""
     WatchPipelineRun: grpc.aio.UnaryStreamMultiCallable[penstock.api.pipeline.v1.pipeline_service_pb2.WatchPipelineRunRequest, penstock.api.pipeline.v1.pipeline_service_pb2.PipelineRun]  # type: ignore[assignment]
     """Follow a pipeline run until it ends."""
+    GetDecision: grpc.aio.UnaryUnaryMultiCallable[penstock.api.pipeline.v1.pipeline_service_pb2.GetDecisionRequest, penstock.api.pipeline.v1.pipeline_service_pb2.Decision]  # type: ignore[assignment]
+    """Read what was decided about one event."""
     ListDecisions: grpc.aio.UnaryUnaryMultiCallable[penstock.api.pipeline.v1.pipeline_service_pb2.ListDecisionsRequest, penstock.api.pipeline.v1.pipeline_service_pb2.ListDecisionsResponse]  # type: ignore[assignment]
     """Why a pipeline ran or did not: every event that it looked at and what was decided, newest first."""
 
@@ -149,6 +153,14 @@ class PipelineServiceServicer(metaclass=abc.ABCMeta):
         context: _ServicerContext,
     ) -> typing.Union[collections.abc.Iterator[penstock.api.pipeline.v1.pipeline_service_pb2.PipelineRun], collections.abc.AsyncIterator[penstock.api.pipeline.v1.pipeline_service_pb2.PipelineRun]]:
         """Follow a pipeline run until it ends."""
+
+    @abc.abstractmethod
+    def GetDecision(
+        self,
+        request: penstock.api.pipeline.v1.pipeline_service_pb2.GetDecisionRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[penstock.api.pipeline.v1.pipeline_service_pb2.Decision, collections.abc.Awaitable[penstock.api.pipeline.v1.pipeline_service_pb2.Decision]]:
+        """Read what was decided about one event."""
 
     @abc.abstractmethod
     def ListDecisions(

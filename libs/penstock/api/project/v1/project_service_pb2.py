@@ -26,11 +26,12 @@ from google.api import annotations_pb2 as google_dot_api_dot_annotations__pb2
 from google.api import field_behavior_pb2 as google_dot_api_dot_field__behavior__pb2
 from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb2
 from google.protobuf import empty_pb2 as google_dot_protobuf_dot_empty__pb2
+from google.protobuf import field_mask_pb2 as google_dot_protobuf_dot_field__mask__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 from penstock.api.auth.v1 import access_pb2 as penstock_dot_api_dot_auth_dot_v1_dot_access__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n-penstock/api/project/v1/project_service.proto\x12\x17penstock.api.project.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1bgoogle/protobuf/empty.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a!penstock/api/auth/v1/access.proto\"\xc3\x01\n\x07Project\x12\x11\n\x04name\x18\x01 \x01(\tB\x03\xe0\x41\x08\x12\x14\n\x0c\x64isplay_name\x18\x02 \x01(\t\x12\x34\n\x0b\x63reate_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x03\xe0\x41\x03\x12\x34\n\x0bupdate_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x03\xe0\x41\x03\x12\x0c\n\x04\x65tag\x18\x05 \x01(\t\x12\x15\n\x08sequence\x18\x06 \x01(\x03\x42\x03\xe0\x41\x03\"\xc4\x02\n\x05Token\x12\x11\n\x04name\x18\x01 \x01(\tB\x03\xe0\x41\x08\x12\x14\n\x07subject\x18\x02 \x01(\tB\x03\xe0\x41\x02\x12\x30\n\x04role\x18\x03 \x01(\x0e\x32\x1d.penstock.api.project.v1.RoleB\x03\xe0\x41\x02\x12\x34\n\x0b\x63reate_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x03\xe0\x41\x03\x12\x34\n\x0b\x65xpire_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x03\xe0\x41\x03\x12\x34\n\x0brevoke_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x03\xe0\x41\x03\x12\x11\n\x04text\x18\x07 \x01(\tB\x03\xe0\x41\x03\x12+\n\x03ttl\x18\x08 \x01(\x0b\x32\x19.google.protobuf.DurationB\x03\xe0\x41\x04\"\x99\x01\n\x06Member\x12\x11\n\x04name\x18\x01 \x01(\tB\x03\xe0\x41\x08\x12\x14\n\x07subject\x18\x02 \x01(\tB\x03\xe0\x41\x03\x12\x30\n\x04role\x18\x03 \x01(\x0e\x32\x1d.penstock.api.project.v1.RoleB\x03\xe0\x41\x02\x12\x34\n\x0b\x63reate_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x03\xe0\x41\x03\"\x9b\x01\n\x06Secret\x12\x11\n\x04name\x18\x01 \x01(\tB\x03\xe0\x41\x08\x12\x12\n\x05value\x18\x02 \x01(\x0c\x42\x03\xe0\x41\x04\x12\x34\n\x0b\x63reate_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x03\xe0\x41\x03\x12\x34\n\x0bupdate_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x03\xe0\x41\x03\"\xe3\x01\n\tPublisher\x12\x11\n\x04name\x18\x01 \x01(\tB\x03\xe0\x41\x08\x12\x34\n\x0b\x63reate_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x03\xe0\x41\x03\x12\x34\n\x0b\x65xpire_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x03\xe0\x41\x03\x12\x18\n\x0b\x63redentials\x18\x04 \x01(\tB\x03\xe0\x41\x03\x12\x10\n\x03url\x18\x05 \x01(\tB\x03\xe0\x41\x03\x12+\n\x03ttl\x18\x06 \x01(\x0b\x32\x19.google.protobuf.DurationB\x03\xe0\x41\x04\"\xc6\x01\n\nAuditEntry\x12\x11\n\x04name\x18\x01 \x01(\tB\x03\xe0\x41\x08\x12(\n\x04time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0f\n\x07subject\x18\x03 \x01(\t\x12\x14\n\x0con_behalf_of\x18\x04 \x01(\t\x12\r\n\x05token\x18\x05 \x01(\t\x12\x0e\n\x06method\x18\x06 \x01(\t\x12\x10\n\x08resource\x18\x07 \x01(\t\x12\x0f\n\x07outcome\x18\x08 \x01(\t\x12\x12\n\nrequest_id\x18\t \x01(\t\"v\n\x14\x43reateProjectRequest\x12\x17\n\nproject_id\x18\x01 \x01(\tB\x03\xe0\x41\x02\x12\x31\n\x07project\x18\x02 \x01(\x0b\x32 .penstock.api.project.v1.Project\x12\x12\n\nrequest_id\x18\x03 \x01(\t\"&\n\x11GetProjectRequest\x12\x11\n\x04name\x18\x01 \x01(\tB\x03\xe0\x41\x02\"<\n\x13ListProjectsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\"c\n\x14ListProjectsResponse\x12\x32\n\x08projects\x18\x01 \x03(\x0b\x32 .penstock.api.project.v1.Project\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"]\n\x12\x43reateTokenRequest\x12\x13\n\x06parent\x18\x01 \x01(\tB\x03\xe0\x41\x02\x12\x32\n\x05token\x18\x02 \x01(\x0b\x32\x1e.penstock.api.project.v1.TokenB\x03\xe0\x41\x02\"O\n\x11ListTokensRequest\x12\x13\n\x06parent\x18\x01 \x01(\tB\x03\xe0\x41\x02\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\"]\n\x12ListTokensResponse\x12.\n\x06tokens\x18\x01 \x03(\x0b\x32\x1e.penstock.api.project.v1.Token\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\'\n\x12RevokeTokenRequest\x12\x11\n\x04name\x18\x01 \x01(\tB\x03\xe0\x41\x02\"\x19\n\x17ListDeniedTokensRequest\"\'\n\x18ListDeniedTokensResponse\x12\x0b\n\x03ids\x18\x01 \x03(\t\"K\n\x13UpdateMemberRequest\x12\x34\n\x06member\x18\x01 \x01(\x0b\x32\x1f.penstock.api.project.v1.MemberB\x03\xe0\x41\x02\"P\n\x12ListMembersRequest\x12\x13\n\x06parent\x18\x01 \x01(\tB\x03\xe0\x41\x02\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\"`\n\x13ListMembersResponse\x12\x30\n\x07members\x18\x01 \x03(\x0b\x32\x1f.penstock.api.project.v1.Member\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"(\n\x13\x44\x65leteMemberRequest\x12\x11\n\x04name\x18\x01 \x01(\tB\x03\xe0\x41\x02\"x\n\x13\x43reateSecretRequest\x12\x13\n\x06parent\x18\x01 \x01(\tB\x03\xe0\x41\x02\x12\x16\n\tsecret_id\x18\x02 \x01(\tB\x03\xe0\x41\x02\x12\x34\n\x06secret\x18\x03 \x01(\x0b\x32\x1f.penstock.api.project.v1.SecretB\x03\xe0\x41\x02\"P\n\x12ListSecretsRequest\x12\x13\n\x06parent\x18\x01 \x01(\tB\x03\xe0\x41\x02\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\"`\n\x13ListSecretsResponse\x12\x30\n\x07secrets\x18\x01 \x03(\x0b\x32\x1f.penstock.api.project.v1.Secret\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"(\n\x13\x44\x65leteSecretRequest\x12\x11\n\x04name\x18\x01 \x01(\tB\x03\xe0\x41\x02\"(\n\x13\x41\x63\x63\x65ssSecretRequest\x12\x11\n\x04name\x18\x01 \x01(\tB\x03\xe0\x41\x02\"%\n\x14\x41\x63\x63\x65ssSecretResponse\x12\r\n\x05value\x18\x01 \x01(\x0c\"\x7f\n\x16\x43reatePublisherRequest\x12\x13\n\x06parent\x18\x01 \x01(\tB\x03\xe0\x41\x02\x12\x19\n\x0cpublisher_id\x18\x02 \x01(\tB\x03\xe0\x41\x02\x12\x35\n\tpublisher\x18\x03 \x01(\x0b\x32\".penstock.api.project.v1.Publisher\"S\n\x15ListPublishersRequest\x12\x13\n\x06parent\x18\x01 \x01(\tB\x03\xe0\x41\x02\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\"i\n\x16ListPublishersResponse\x12\x36\n\npublishers\x18\x01 \x03(\x0b\x32\".penstock.api.project.v1.Publisher\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"f\n\x17ListAuditEntriesRequest\x12\x13\n\x06parent\x18\x01 \x01(\tB\x03\xe0\x41\x02\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\x12\x0f\n\x07subject\x18\x04 \x01(\t\"o\n\x18ListAuditEntriesResponse\x12:\n\raudit_entries\x18\x01 \x03(\x0b\x32#.penstock.api.project.v1.AuditEntry\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\\\n\x19RecordAuditEntriesRequest\x12?\n\raudit_entries\x18\x01 \x03(\x0b\x32#.penstock.api.project.v1.AuditEntryB\x03\xe0\x41\x02*N\n\x04Role\x12\x14\n\x10ROLE_UNSPECIFIED\x10\x00\x12\x0f\n\x0bROLE_VIEWER\x10\x01\x12\x0f\n\x0bROLE_EDITOR\x10\x02\x12\x0e\n\nROLE_ADMIN\x10\x03\x32\xf6\x14\n\x0eProjectService\x12\x83\x01\n\rCreateProject\x12-.penstock.api.project.v1.CreateProjectRequest\x1a .penstock.api.project.v1.Project\"!\xe8\xc7\x18\x05\x82\xd3\xe4\x93\x02\x17\"\x0c/v1/projects:\x07project\x12}\n\nGetProject\x12*.penstock.api.project.v1.GetProjectRequest\x1a .penstock.api.project.v1.Project\"!\xe8\xc7\x18\x02\x82\xd3\xe4\x93\x02\x17\x12\x15/v1/{name=projects/*}\x12\x85\x01\n\x0cListProjects\x12,.penstock.api.project.v1.ListProjectsRequest\x1a-.penstock.api.project.v1.ListProjectsResponse\"\x18\xe8\xc7\x18\x05\x82\xd3\xe4\x93\x02\x0e\x12\x0c/v1/projects\x12\x8d\x01\n\x0b\x43reateToken\x12+.penstock.api.project.v1.CreateTokenRequest\x1a\x1e.penstock.api.project.v1.Token\"1\xe8\xc7\x18\x04\x82\xd3\xe4\x93\x02\'\"\x1e/v1/{parent=projects/*}/tokens:\x05token\x12\x91\x01\n\nListTokens\x12*.penstock.api.project.v1.ListTokensRequest\x1a+.penstock.api.project.v1.ListTokensResponse\"*\xe8\xc7\x18\x04\x82\xd3\xe4\x93\x02 \x12\x1e/v1/{parent=projects/*}/tokens\x12\x90\x01\n\x0bRevokeToken\x12+.penstock.api.project.v1.RevokeTokenRequest\x1a\x1e.penstock.api.project.v1.Token\"4\xe8\xc7\x18\x04\x82\xd3\xe4\x93\x02*\"%/v1/{name=projects/*/tokens/*}:revoke:\x01*\x12\x95\x01\n\x10ListDeniedTokens\x12\x30.penstock.api.project.v1.ListDeniedTokensRequest\x1a\x31.penstock.api.project.v1.ListDeniedTokensResponse\"\x1c\xe8\xc7\x18\x06\x82\xd3\xe4\x93\x02\x12\x12\x10/v1/deniedTokens\x12\x99\x01\n\x0cUpdateMember\x12,.penstock.api.project.v1.UpdateMemberRequest\x1a\x1f.penstock.api.project.v1.Member\":\xe8\xc7\x18\x04\x82\xd3\xe4\x93\x02\x30\x32&/v1/{member.name=projects/*/members/*}:\x06member\x12\x95\x01\n\x0bListMembers\x12+.penstock.api.project.v1.ListMembersRequest\x1a,.penstock.api.project.v1.ListMembersResponse\"+\xe8\xc7\x18\x02\x82\xd3\xe4\x93\x02!\x12\x1f/v1/{parent=projects/*}/members\x12\x81\x01\n\x0c\x44\x65leteMember\x12,.penstock.api.project.v1.DeleteMemberRequest\x1a\x16.google.protobuf.Empty\"+\xe8\xc7\x18\x04\x82\xd3\xe4\x93\x02!*\x1f/v1/{name=projects/*/members/*}\x12\x92\x01\n\x0c\x43reateSecret\x12,.penstock.api.project.v1.CreateSecretRequest\x1a\x1f.penstock.api.project.v1.Secret\"3\xe8\xc7\x18\x04\x82\xd3\xe4\x93\x02)\"\x1f/v1/{parent=projects/*}/secrets:\x06secret\x12\x95\x01\n\x0bListSecrets\x12+.penstock.api.project.v1.ListSecretsRequest\x1a,.penstock.api.project.v1.ListSecretsResponse\"+\xe8\xc7\x18\x03\x82\xd3\xe4\x93\x02!\x12\x1f/v1/{parent=projects/*}/secrets\x12\x81\x01\n\x0c\x44\x65leteSecret\x12,.penstock.api.project.v1.DeleteSecretRequest\x1a\x16.google.protobuf.Empty\"+\xe8\xc7\x18\x04\x82\xd3\xe4\x93\x02!*\x1f/v1/{name=projects/*/secrets/*}\x12\x9f\x01\n\x0c\x41\x63\x63\x65ssSecret\x12,.penstock.api.project.v1.AccessSecretRequest\x1a-.penstock.api.project.v1.AccessSecretResponse\"2\xe8\xc7\x18\x06\x82\xd3\xe4\x93\x02(\x12&/v1/{name=projects/*/secrets/*}:access\x12\xa1\x01\n\x0f\x43reatePublisher\x12/.penstock.api.project.v1.CreatePublisherRequest\x1a\".penstock.api.project.v1.Publisher\"9\xe8\xc7\x18\x04\x82\xd3\xe4\x93\x02/\"\"/v1/{parent=projects/*}/publishers:\tpublisher\x12\xa1\x01\n\x0eListPublishers\x12..penstock.api.project.v1.ListPublishersRequest\x1a/.penstock.api.project.v1.ListPublishersResponse\".\xe8\xc7\x18\x04\x82\xd3\xe4\x93\x02$\x12\"/v1/{parent=projects/*}/publishers\x12\xa9\x01\n\x10ListAuditEntries\x12\x30.penstock.api.project.v1.ListAuditEntriesRequest\x1a\x31.penstock.api.project.v1.ListAuditEntriesResponse\"0\xe8\xc7\x18\x04\x82\xd3\xe4\x93\x02&\x12$/v1/{parent=projects/*}/auditEntries\x12\x88\x01\n\x12RecordAuditEntries\x12\x32.penstock.api.project.v1.RecordAuditEntriesRequest\x1a\x16.google.protobuf.Empty\"&\xe8\xc7\x18\x06\x82\xd3\xe4\x93\x02\x1c\"\x17/v1/auditEntries:record:\x01*b\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n-penstock/api/project/v1/project_service.proto\x12\x17penstock.api.project.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1bgoogle/protobuf/empty.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a!penstock/api/auth/v1/access.proto\"\xc8\x01\n\x07Project\x12\x11\n\x04name\x18\x01 \x01(\tB\x03\xe0\x41\x08\x12\x14\n\x0c\x64isplay_name\x18\x02 \x01(\t\x12\x34\n\x0b\x63reate_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x03\xe0\x41\x03\x12\x34\n\x0bupdate_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x03\xe0\x41\x03\x12\x11\n\x04\x65tag\x18\x05 \x01(\tB\x03\xe0\x41\x03\x12\x15\n\x08sequence\x18\x06 \x01(\x03\x42\x03\xe0\x41\x03\"\xc4\x02\n\x05Token\x12\x11\n\x04name\x18\x01 \x01(\tB\x03\xe0\x41\x08\x12\x14\n\x07subject\x18\x02 \x01(\tB\x03\xe0\x41\x02\x12\x30\n\x04role\x18\x03 \x01(\x0e\x32\x1d.penstock.api.project.v1.RoleB\x03\xe0\x41\x02\x12\x34\n\x0b\x63reate_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x03\xe0\x41\x03\x12\x34\n\x0b\x65xpire_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x03\xe0\x41\x03\x12\x34\n\x0brevoke_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x03\xe0\x41\x03\x12\x11\n\x04text\x18\x07 \x01(\tB\x03\xe0\x41\x03\x12+\n\x03ttl\x18\x08 \x01(\x0b\x32\x19.google.protobuf.DurationB\x03\xe0\x41\x04\"\x99\x01\n\x06Member\x12\x11\n\x04name\x18\x01 \x01(\tB\x03\xe0\x41\x08\x12\x14\n\x07subject\x18\x02 \x01(\tB\x03\xe0\x41\x03\x12\x30\n\x04role\x18\x03 \x01(\x0e\x32\x1d.penstock.api.project.v1.RoleB\x03\xe0\x41\x02\x12\x34\n\x0b\x63reate_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x03\xe0\x41\x03\"\x9b\x01\n\x06Secret\x12\x11\n\x04name\x18\x01 \x01(\tB\x03\xe0\x41\x08\x12\x12\n\x05value\x18\x02 \x01(\x0c\x42\x03\xe0\x41\x04\x12\x34\n\x0b\x63reate_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x03\xe0\x41\x03\x12\x34\n\x0bupdate_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x03\xe0\x41\x03\"\xe3\x01\n\tPublisher\x12\x11\n\x04name\x18\x01 \x01(\tB\x03\xe0\x41\x08\x12\x34\n\x0b\x63reate_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x03\xe0\x41\x03\x12\x34\n\x0b\x65xpire_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x03\xe0\x41\x03\x12\x18\n\x0b\x63redentials\x18\x04 \x01(\tB\x03\xe0\x41\x03\x12\x10\n\x03url\x18\x05 \x01(\tB\x03\xe0\x41\x03\x12+\n\x03ttl\x18\x06 \x01(\x0b\x32\x19.google.protobuf.DurationB\x03\xe0\x41\x04\"\xc6\x01\n\nAuditEntry\x12\x11\n\x04name\x18\x01 \x01(\tB\x03\xe0\x41\x08\x12(\n\x04time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0f\n\x07subject\x18\x03 \x01(\t\x12\x14\n\x0con_behalf_of\x18\x04 \x01(\t\x12\r\n\x05token\x18\x05 \x01(\t\x12\x0e\n\x06method\x18\x06 \x01(\t\x12\x10\n\x08resource\x18\x07 \x01(\t\x12\x0f\n\x07outcome\x18\x08 \x01(\t\x12\x12\n\nrequest_id\x18\t \x01(\t\"v\n\x14\x43reateProjectRequest\x12\x17\n\nproject_id\x18\x01 \x01(\tB\x03\xe0\x41\x02\x12\x31\n\x07project\x18\x02 \x01(\x0b\x32 .penstock.api.project.v1.Project\x12\x12\n\nrequest_id\x18\x03 \x01(\t\"&\n\x11GetProjectRequest\x12\x11\n\x04name\x18\x01 \x01(\tB\x03\xe0\x41\x02\"<\n\x13ListProjectsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\"c\n\x14ListProjectsResponse\x12\x32\n\x08projects\x18\x01 \x03(\x0b\x32 .penstock.api.project.v1.Project\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"q\n\x12\x43reateTokenRequest\x12\x13\n\x06parent\x18\x01 \x01(\tB\x03\xe0\x41\x02\x12\x32\n\x05token\x18\x02 \x01(\x0b\x32\x1e.penstock.api.project.v1.TokenB\x03\xe0\x41\x02\x12\x12\n\nrequest_id\x18\x03 \x01(\t\"$\n\x0fGetTokenRequest\x12\x11\n\x04name\x18\x01 \x01(\tB\x03\xe0\x41\x02\"O\n\x11ListTokensRequest\x12\x13\n\x06parent\x18\x01 \x01(\tB\x03\xe0\x41\x02\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\"]\n\x12ListTokensResponse\x12.\n\x06tokens\x18\x01 \x03(\x0b\x32\x1e.penstock.api.project.v1.Token\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\'\n\x12RevokeTokenRequest\x12\x11\n\x04name\x18\x01 \x01(\tB\x03\xe0\x41\x02\"\x19\n\x17ListDeniedTokensRequest\"\'\n\x18ListDeniedTokensResponse\x12\x0b\n\x03ids\x18\x01 \x03(\t\"\x93\x01\n\x13UpdateMemberRequest\x12\x34\n\x06member\x18\x01 \x01(\x0b\x32\x1f.penstock.api.project.v1.MemberB\x03\xe0\x41\x02\x12/\n\x0bupdate_mask\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.FieldMask\x12\x15\n\rallow_missing\x18\x03 \x01(\x08\"%\n\x10GetMemberRequest\x12\x11\n\x04name\x18\x01 \x01(\tB\x03\xe0\x41\x02\"P\n\x12ListMembersRequest\x12\x13\n\x06parent\x18\x01 \x01(\tB\x03\xe0\x41\x02\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\"`\n\x13ListMembersResponse\x12\x30\n\x07members\x18\x01 \x03(\x0b\x32\x1f.penstock.api.project.v1.Member\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"(\n\x13\x44\x65leteMemberRequest\x12\x11\n\x04name\x18\x01 \x01(\tB\x03\xe0\x41\x02\"\x8c\x01\n\x13\x43reateSecretRequest\x12\x13\n\x06parent\x18\x01 \x01(\tB\x03\xe0\x41\x02\x12\x16\n\tsecret_id\x18\x02 \x01(\tB\x03\xe0\x41\x02\x12\x34\n\x06secret\x18\x03 \x01(\x0b\x32\x1f.penstock.api.project.v1.SecretB\x03\xe0\x41\x02\x12\x12\n\nrequest_id\x18\x04 \x01(\t\"%\n\x10GetSecretRequest\x12\x11\n\x04name\x18\x01 \x01(\tB\x03\xe0\x41\x02\"P\n\x12ListSecretsRequest\x12\x13\n\x06parent\x18\x01 \x01(\tB\x03\xe0\x41\x02\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\"`\n\x13ListSecretsResponse\x12\x30\n\x07secrets\x18\x01 \x03(\x0b\x32\x1f.penstock.api.project.v1.Secret\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"(\n\x13\x44\x65leteSecretRequest\x12\x11\n\x04name\x18\x01 \x01(\tB\x03\xe0\x41\x02\"(\n\x13\x41\x63\x63\x65ssSecretRequest\x12\x11\n\x04name\x18\x01 \x01(\tB\x03\xe0\x41\x02\"%\n\x14\x41\x63\x63\x65ssSecretResponse\x12\r\n\x05value\x18\x01 \x01(\x0c\"\x93\x01\n\x16\x43reatePublisherRequest\x12\x13\n\x06parent\x18\x01 \x01(\tB\x03\xe0\x41\x02\x12\x19\n\x0cpublisher_id\x18\x02 \x01(\tB\x03\xe0\x41\x02\x12\x35\n\tpublisher\x18\x03 \x01(\x0b\x32\".penstock.api.project.v1.Publisher\x12\x12\n\nrequest_id\x18\x04 \x01(\t\"(\n\x13GetPublisherRequest\x12\x11\n\x04name\x18\x01 \x01(\tB\x03\xe0\x41\x02\"S\n\x15ListPublishersRequest\x12\x13\n\x06parent\x18\x01 \x01(\tB\x03\xe0\x41\x02\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\"i\n\x16ListPublishersResponse\x12\x36\n\npublishers\x18\x01 \x03(\x0b\x32\".penstock.api.project.v1.Publisher\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\")\n\x14GetAuditEntryRequest\x12\x11\n\x04name\x18\x01 \x01(\tB\x03\xe0\x41\x02\"f\n\x17ListAuditEntriesRequest\x12\x13\n\x06parent\x18\x01 \x01(\tB\x03\xe0\x41\x02\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\x12\x0f\n\x07subject\x18\x04 \x01(\t\"o\n\x18ListAuditEntriesResponse\x12:\n\raudit_entries\x18\x01 \x03(\x0b\x32#.penstock.api.project.v1.AuditEntry\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\\\n\x19RecordAuditEntriesRequest\x12?\n\raudit_entries\x18\x01 \x03(\x0b\x32#.penstock.api.project.v1.AuditEntryB\x03\xe0\x41\x02*N\n\x04Role\x12\x14\n\x10ROLE_UNSPECIFIED\x10\x00\x12\x0f\n\x0bROLE_VIEWER\x10\x01\x12\x0f\n\x0bROLE_EDITOR\x10\x02\x12\x0e\n\nROLE_ADMIN\x10\x03\x32\xb2\x1a\n\x0eProjectService\x12\x83\x01\n\rCreateProject\x12-.penstock.api.project.v1.CreateProjectRequest\x1a .penstock.api.project.v1.Project\"!\xe8\xc7\x18\x05\x82\xd3\xe4\x93\x02\x17\"\x0c/v1/projects:\x07project\x12}\n\nGetProject\x12*.penstock.api.project.v1.GetProjectRequest\x1a .penstock.api.project.v1.Project\"!\xe8\xc7\x18\x02\x82\xd3\xe4\x93\x02\x17\x12\x15/v1/{name=projects/*}\x12\x85\x01\n\x0cListProjects\x12,.penstock.api.project.v1.ListProjectsRequest\x1a-.penstock.api.project.v1.ListProjectsResponse\"\x18\xe8\xc7\x18\x05\x82\xd3\xe4\x93\x02\x0e\x12\x0c/v1/projects\x12\x8d\x01\n\x0b\x43reateToken\x12+.penstock.api.project.v1.CreateTokenRequest\x1a\x1e.penstock.api.project.v1.Token\"1\xe8\xc7\x18\x04\x82\xd3\xe4\x93\x02\'\"\x1e/v1/{parent=projects/*}/tokens:\x05token\x12\x80\x01\n\x08GetToken\x12(.penstock.api.project.v1.GetTokenRequest\x1a\x1e.penstock.api.project.v1.Token\"*\xe8\xc7\x18\x04\x82\xd3\xe4\x93\x02 \x12\x1e/v1/{name=projects/*/tokens/*}\x12\x91\x01\n\nListTokens\x12*.penstock.api.project.v1.ListTokensRequest\x1a+.penstock.api.project.v1.ListTokensResponse\"*\xe8\xc7\x18\x04\x82\xd3\xe4\x93\x02 \x12\x1e/v1/{parent=projects/*}/tokens\x12\x90\x01\n\x0bRevokeToken\x12+.penstock.api.project.v1.RevokeTokenRequest\x1a\x1e.penstock.api.project.v1.Token\"4\xe8\xc7\x18\x04\x82\xd3\xe4\x93\x02*\"%/v1/{name=projects/*/tokens/*}:revoke:\x01*\x12\x95\x01\n\x10ListDeniedTokens\x12\x30.penstock.api.project.v1.ListDeniedTokensRequest\x1a\x31.penstock.api.project.v1.ListDeniedTokensResponse\"\x1c\xe8\xc7\x18\x06\x82\xd3\xe4\x93\x02\x12\x12\x10/v1/deniedTokens\x12\x99\x01\n\x0cUpdateMember\x12,.penstock.api.project.v1.UpdateMemberRequest\x1a\x1f.penstock.api.project.v1.Member\":\xe8\xc7\x18\x04\x82\xd3\xe4\x93\x02\x30\x32&/v1/{member.name=projects/*/members/*}:\x06member\x12\x84\x01\n\tGetMember\x12).penstock.api.project.v1.GetMemberRequest\x1a\x1f.penstock.api.project.v1.Member\"+\xe8\xc7\x18\x02\x82\xd3\xe4\x93\x02!\x12\x1f/v1/{name=projects/*/members/*}\x12\x95\x01\n\x0bListMembers\x12+.penstock.api.project.v1.ListMembersRequest\x1a,.penstock.api.project.v1.ListMembersResponse\"+\xe8\xc7\x18\x02\x82\xd3\xe4\x93\x02!\x12\x1f/v1/{parent=projects/*}/members\x12\x81\x01\n\x0c\x44\x65leteMember\x12,.penstock.api.project.v1.DeleteMemberRequest\x1a\x16.google.protobuf.Empty\"+\xe8\xc7\x18\x04\x82\xd3\xe4\x93\x02!*\x1f/v1/{name=projects/*/members/*}\x12\x92\x01\n\x0c\x43reateSecret\x12,.penstock.api.project.v1.CreateSecretRequest\x1a\x1f.penstock.api.project.v1.Secret\"3\xe8\xc7\x18\x04\x82\xd3\xe4\x93\x02)\"\x1f/v1/{parent=projects/*}/secrets:\x06secret\x12\x84\x01\n\tGetSecret\x12).penstock.api.project.v1.GetSecretRequest\x1a\x1f.penstock.api.project.v1.Secret\"+\xe8\xc7\x18\x03\x82\xd3\xe4\x93\x02!\x12\x1f/v1/{name=projects/*/secrets/*}\x12\x95\x01\n\x0bListSecrets\x12+.penstock.api.project.v1.ListSecretsRequest\x1a,.penstock.api.project.v1.ListSecretsResponse\"+\xe8\xc7\x18\x03\x82\xd3\xe4\x93\x02!\x12\x1f/v1/{parent=projects/*}/secrets\x12\x81\x01\n\x0c\x44\x65leteSecret\x12,.penstock.api.project.v1.DeleteSecretRequest\x1a\x16.google.protobuf.Empty\"+\xe8\xc7\x18\x04\x82\xd3\xe4\x93\x02!*\x1f/v1/{name=projects/*/secrets/*}\x12\x9f\x01\n\x0c\x41\x63\x63\x65ssSecret\x12,.penstock.api.project.v1.AccessSecretRequest\x1a-.penstock.api.project.v1.AccessSecretResponse\"2\xe8\xc7\x18\x06\x82\xd3\xe4\x93\x02(\x12&/v1/{name=projects/*/secrets/*}:access\x12\xa1\x01\n\x0f\x43reatePublisher\x12/.penstock.api.project.v1.CreatePublisherRequest\x1a\".penstock.api.project.v1.Publisher\"9\xe8\xc7\x18\x04\x82\xd3\xe4\x93\x02/\"\"/v1/{parent=projects/*}/publishers:\tpublisher\x12\x90\x01\n\x0cGetPublisher\x12,.penstock.api.project.v1.GetPublisherRequest\x1a\".penstock.api.project.v1.Publisher\".\xe8\xc7\x18\x04\x82\xd3\xe4\x93\x02$\x12\"/v1/{name=projects/*/publishers/*}\x12\xa1\x01\n\x0eListPublishers\x12..penstock.api.project.v1.ListPublishersRequest\x1a/.penstock.api.project.v1.ListPublishersResponse\".\xe8\xc7\x18\x04\x82\xd3\xe4\x93\x02$\x12\"/v1/{parent=projects/*}/publishers\x12\x95\x01\n\rGetAuditEntry\x12-.penstock.api.project.v1.GetAuditEntryRequest\x1a#.penstock.api.project.v1.AuditEntry\"0\xe8\xc7\x18\x04\x82\xd3\xe4\x93\x02&\x12$/v1/{name=projects/*/auditEntries/*}\x12\xa9\x01\n\x10ListAuditEntries\x12\x30.penstock.api.project.v1.ListAuditEntriesRequest\x1a\x31.penstock.api.project.v1.ListAuditEntriesResponse\"0\xe8\xc7\x18\x04\x82\xd3\xe4\x93\x02&\x12$/v1/{parent=projects/*}/auditEntries\x12\x88\x01\n\x12RecordAuditEntries\x12\x32.penstock.api.project.v1.RecordAuditEntriesRequest\x1a\x16.google.protobuf.Empty\"&\xe8\xc7\x18\x06\x82\xd3\xe4\x93\x02\x1c\"\x17/v1/auditEntries:record:\x01*b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -43,6 +44,8 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_PROJECT'].fields_by_name['create_time']._serialized_options = b'\340A\003'
   _globals['_PROJECT'].fields_by_name['update_time']._loaded_options = None
   _globals['_PROJECT'].fields_by_name['update_time']._serialized_options = b'\340A\003'
+  _globals['_PROJECT'].fields_by_name['etag']._loaded_options = None
+  _globals['_PROJECT'].fields_by_name['etag']._serialized_options = b'\340A\003'
   _globals['_PROJECT'].fields_by_name['sequence']._loaded_options = None
   _globals['_PROJECT'].fields_by_name['sequence']._serialized_options = b'\340A\003'
   _globals['_TOKEN'].fields_by_name['name']._loaded_options = None
@@ -99,12 +102,16 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_CREATETOKENREQUEST'].fields_by_name['parent']._serialized_options = b'\340A\002'
   _globals['_CREATETOKENREQUEST'].fields_by_name['token']._loaded_options = None
   _globals['_CREATETOKENREQUEST'].fields_by_name['token']._serialized_options = b'\340A\002'
+  _globals['_GETTOKENREQUEST'].fields_by_name['name']._loaded_options = None
+  _globals['_GETTOKENREQUEST'].fields_by_name['name']._serialized_options = b'\340A\002'
   _globals['_LISTTOKENSREQUEST'].fields_by_name['parent']._loaded_options = None
   _globals['_LISTTOKENSREQUEST'].fields_by_name['parent']._serialized_options = b'\340A\002'
   _globals['_REVOKETOKENREQUEST'].fields_by_name['name']._loaded_options = None
   _globals['_REVOKETOKENREQUEST'].fields_by_name['name']._serialized_options = b'\340A\002'
   _globals['_UPDATEMEMBERREQUEST'].fields_by_name['member']._loaded_options = None
   _globals['_UPDATEMEMBERREQUEST'].fields_by_name['member']._serialized_options = b'\340A\002'
+  _globals['_GETMEMBERREQUEST'].fields_by_name['name']._loaded_options = None
+  _globals['_GETMEMBERREQUEST'].fields_by_name['name']._serialized_options = b'\340A\002'
   _globals['_LISTMEMBERSREQUEST'].fields_by_name['parent']._loaded_options = None
   _globals['_LISTMEMBERSREQUEST'].fields_by_name['parent']._serialized_options = b'\340A\002'
   _globals['_DELETEMEMBERREQUEST'].fields_by_name['name']._loaded_options = None
@@ -115,6 +122,8 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_CREATESECRETREQUEST'].fields_by_name['secret_id']._serialized_options = b'\340A\002'
   _globals['_CREATESECRETREQUEST'].fields_by_name['secret']._loaded_options = None
   _globals['_CREATESECRETREQUEST'].fields_by_name['secret']._serialized_options = b'\340A\002'
+  _globals['_GETSECRETREQUEST'].fields_by_name['name']._loaded_options = None
+  _globals['_GETSECRETREQUEST'].fields_by_name['name']._serialized_options = b'\340A\002'
   _globals['_LISTSECRETSREQUEST'].fields_by_name['parent']._loaded_options = None
   _globals['_LISTSECRETSREQUEST'].fields_by_name['parent']._serialized_options = b'\340A\002'
   _globals['_DELETESECRETREQUEST'].fields_by_name['name']._loaded_options = None
@@ -125,8 +134,12 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_CREATEPUBLISHERREQUEST'].fields_by_name['parent']._serialized_options = b'\340A\002'
   _globals['_CREATEPUBLISHERREQUEST'].fields_by_name['publisher_id']._loaded_options = None
   _globals['_CREATEPUBLISHERREQUEST'].fields_by_name['publisher_id']._serialized_options = b'\340A\002'
+  _globals['_GETPUBLISHERREQUEST'].fields_by_name['name']._loaded_options = None
+  _globals['_GETPUBLISHERREQUEST'].fields_by_name['name']._serialized_options = b'\340A\002'
   _globals['_LISTPUBLISHERSREQUEST'].fields_by_name['parent']._loaded_options = None
   _globals['_LISTPUBLISHERSREQUEST'].fields_by_name['parent']._serialized_options = b'\340A\002'
+  _globals['_GETAUDITENTRYREQUEST'].fields_by_name['name']._loaded_options = None
+  _globals['_GETAUDITENTRYREQUEST'].fields_by_name['name']._serialized_options = b'\340A\002'
   _globals['_LISTAUDITENTRIESREQUEST'].fields_by_name['parent']._loaded_options = None
   _globals['_LISTAUDITENTRIESREQUEST'].fields_by_name['parent']._serialized_options = b'\340A\002'
   _globals['_RECORDAUDITENTRIESREQUEST'].fields_by_name['audit_entries']._loaded_options = None
@@ -139,6 +152,8 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_PROJECTSERVICE'].methods_by_name['ListProjects']._serialized_options = b'\350\307\030\005\202\323\344\223\002\016\022\014/v1/projects'
   _globals['_PROJECTSERVICE'].methods_by_name['CreateToken']._loaded_options = None
   _globals['_PROJECTSERVICE'].methods_by_name['CreateToken']._serialized_options = b'\350\307\030\004\202\323\344\223\002\'\"\036/v1/{parent=projects/*}/tokens:\005token'
+  _globals['_PROJECTSERVICE'].methods_by_name['GetToken']._loaded_options = None
+  _globals['_PROJECTSERVICE'].methods_by_name['GetToken']._serialized_options = b'\350\307\030\004\202\323\344\223\002 \022\036/v1/{name=projects/*/tokens/*}'
   _globals['_PROJECTSERVICE'].methods_by_name['ListTokens']._loaded_options = None
   _globals['_PROJECTSERVICE'].methods_by_name['ListTokens']._serialized_options = b'\350\307\030\004\202\323\344\223\002 \022\036/v1/{parent=projects/*}/tokens'
   _globals['_PROJECTSERVICE'].methods_by_name['RevokeToken']._loaded_options = None
@@ -147,12 +162,16 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_PROJECTSERVICE'].methods_by_name['ListDeniedTokens']._serialized_options = b'\350\307\030\006\202\323\344\223\002\022\022\020/v1/deniedTokens'
   _globals['_PROJECTSERVICE'].methods_by_name['UpdateMember']._loaded_options = None
   _globals['_PROJECTSERVICE'].methods_by_name['UpdateMember']._serialized_options = b'\350\307\030\004\202\323\344\223\00202&/v1/{member.name=projects/*/members/*}:\006member'
+  _globals['_PROJECTSERVICE'].methods_by_name['GetMember']._loaded_options = None
+  _globals['_PROJECTSERVICE'].methods_by_name['GetMember']._serialized_options = b'\350\307\030\002\202\323\344\223\002!\022\037/v1/{name=projects/*/members/*}'
   _globals['_PROJECTSERVICE'].methods_by_name['ListMembers']._loaded_options = None
   _globals['_PROJECTSERVICE'].methods_by_name['ListMembers']._serialized_options = b'\350\307\030\002\202\323\344\223\002!\022\037/v1/{parent=projects/*}/members'
   _globals['_PROJECTSERVICE'].methods_by_name['DeleteMember']._loaded_options = None
   _globals['_PROJECTSERVICE'].methods_by_name['DeleteMember']._serialized_options = b'\350\307\030\004\202\323\344\223\002!*\037/v1/{name=projects/*/members/*}'
   _globals['_PROJECTSERVICE'].methods_by_name['CreateSecret']._loaded_options = None
   _globals['_PROJECTSERVICE'].methods_by_name['CreateSecret']._serialized_options = b'\350\307\030\004\202\323\344\223\002)\"\037/v1/{parent=projects/*}/secrets:\006secret'
+  _globals['_PROJECTSERVICE'].methods_by_name['GetSecret']._loaded_options = None
+  _globals['_PROJECTSERVICE'].methods_by_name['GetSecret']._serialized_options = b'\350\307\030\003\202\323\344\223\002!\022\037/v1/{name=projects/*/secrets/*}'
   _globals['_PROJECTSERVICE'].methods_by_name['ListSecrets']._loaded_options = None
   _globals['_PROJECTSERVICE'].methods_by_name['ListSecrets']._serialized_options = b'\350\307\030\003\202\323\344\223\002!\022\037/v1/{parent=projects/*}/secrets'
   _globals['_PROJECTSERVICE'].methods_by_name['DeleteSecret']._loaded_options = None
@@ -161,78 +180,92 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_PROJECTSERVICE'].methods_by_name['AccessSecret']._serialized_options = b'\350\307\030\006\202\323\344\223\002(\022&/v1/{name=projects/*/secrets/*}:access'
   _globals['_PROJECTSERVICE'].methods_by_name['CreatePublisher']._loaded_options = None
   _globals['_PROJECTSERVICE'].methods_by_name['CreatePublisher']._serialized_options = b'\350\307\030\004\202\323\344\223\002/\"\"/v1/{parent=projects/*}/publishers:\tpublisher'
+  _globals['_PROJECTSERVICE'].methods_by_name['GetPublisher']._loaded_options = None
+  _globals['_PROJECTSERVICE'].methods_by_name['GetPublisher']._serialized_options = b'\350\307\030\004\202\323\344\223\002$\022\"/v1/{name=projects/*/publishers/*}'
   _globals['_PROJECTSERVICE'].methods_by_name['ListPublishers']._loaded_options = None
   _globals['_PROJECTSERVICE'].methods_by_name['ListPublishers']._serialized_options = b'\350\307\030\004\202\323\344\223\002$\022\"/v1/{parent=projects/*}/publishers'
+  _globals['_PROJECTSERVICE'].methods_by_name['GetAuditEntry']._loaded_options = None
+  _globals['_PROJECTSERVICE'].methods_by_name['GetAuditEntry']._serialized_options = b'\350\307\030\004\202\323\344\223\002&\022$/v1/{name=projects/*/auditEntries/*}'
   _globals['_PROJECTSERVICE'].methods_by_name['ListAuditEntries']._loaded_options = None
   _globals['_PROJECTSERVICE'].methods_by_name['ListAuditEntries']._serialized_options = b'\350\307\030\004\202\323\344\223\002&\022$/v1/{parent=projects/*}/auditEntries'
   _globals['_PROJECTSERVICE'].methods_by_name['RecordAuditEntries']._loaded_options = None
   _globals['_PROJECTSERVICE'].methods_by_name['RecordAuditEntries']._serialized_options = b'\350\307\030\006\202\323\344\223\002\034\"\027/v1/auditEntries:record:\001*'
-  _globals['_ROLE']._serialized_start=3595
-  _globals['_ROLE']._serialized_end=3673
-  _globals['_PROJECT']._serialized_start=267
-  _globals['_PROJECT']._serialized_end=462
-  _globals['_TOKEN']._serialized_start=465
-  _globals['_TOKEN']._serialized_end=789
-  _globals['_MEMBER']._serialized_start=792
-  _globals['_MEMBER']._serialized_end=945
-  _globals['_SECRET']._serialized_start=948
-  _globals['_SECRET']._serialized_end=1103
-  _globals['_PUBLISHER']._serialized_start=1106
-  _globals['_PUBLISHER']._serialized_end=1333
-  _globals['_AUDITENTRY']._serialized_start=1336
-  _globals['_AUDITENTRY']._serialized_end=1534
-  _globals['_CREATEPROJECTREQUEST']._serialized_start=1536
-  _globals['_CREATEPROJECTREQUEST']._serialized_end=1654
-  _globals['_GETPROJECTREQUEST']._serialized_start=1656
-  _globals['_GETPROJECTREQUEST']._serialized_end=1694
-  _globals['_LISTPROJECTSREQUEST']._serialized_start=1696
-  _globals['_LISTPROJECTSREQUEST']._serialized_end=1756
-  _globals['_LISTPROJECTSRESPONSE']._serialized_start=1758
-  _globals['_LISTPROJECTSRESPONSE']._serialized_end=1857
-  _globals['_CREATETOKENREQUEST']._serialized_start=1859
-  _globals['_CREATETOKENREQUEST']._serialized_end=1952
-  _globals['_LISTTOKENSREQUEST']._serialized_start=1954
-  _globals['_LISTTOKENSREQUEST']._serialized_end=2033
-  _globals['_LISTTOKENSRESPONSE']._serialized_start=2035
-  _globals['_LISTTOKENSRESPONSE']._serialized_end=2128
-  _globals['_REVOKETOKENREQUEST']._serialized_start=2130
-  _globals['_REVOKETOKENREQUEST']._serialized_end=2169
-  _globals['_LISTDENIEDTOKENSREQUEST']._serialized_start=2171
-  _globals['_LISTDENIEDTOKENSREQUEST']._serialized_end=2196
-  _globals['_LISTDENIEDTOKENSRESPONSE']._serialized_start=2198
-  _globals['_LISTDENIEDTOKENSRESPONSE']._serialized_end=2237
-  _globals['_UPDATEMEMBERREQUEST']._serialized_start=2239
-  _globals['_UPDATEMEMBERREQUEST']._serialized_end=2314
-  _globals['_LISTMEMBERSREQUEST']._serialized_start=2316
-  _globals['_LISTMEMBERSREQUEST']._serialized_end=2396
-  _globals['_LISTMEMBERSRESPONSE']._serialized_start=2398
-  _globals['_LISTMEMBERSRESPONSE']._serialized_end=2494
-  _globals['_DELETEMEMBERREQUEST']._serialized_start=2496
-  _globals['_DELETEMEMBERREQUEST']._serialized_end=2536
-  _globals['_CREATESECRETREQUEST']._serialized_start=2538
-  _globals['_CREATESECRETREQUEST']._serialized_end=2658
-  _globals['_LISTSECRETSREQUEST']._serialized_start=2660
-  _globals['_LISTSECRETSREQUEST']._serialized_end=2740
-  _globals['_LISTSECRETSRESPONSE']._serialized_start=2742
-  _globals['_LISTSECRETSRESPONSE']._serialized_end=2838
-  _globals['_DELETESECRETREQUEST']._serialized_start=2840
-  _globals['_DELETESECRETREQUEST']._serialized_end=2880
-  _globals['_ACCESSSECRETREQUEST']._serialized_start=2882
-  _globals['_ACCESSSECRETREQUEST']._serialized_end=2922
-  _globals['_ACCESSSECRETRESPONSE']._serialized_start=2924
-  _globals['_ACCESSSECRETRESPONSE']._serialized_end=2961
-  _globals['_CREATEPUBLISHERREQUEST']._serialized_start=2963
-  _globals['_CREATEPUBLISHERREQUEST']._serialized_end=3090
-  _globals['_LISTPUBLISHERSREQUEST']._serialized_start=3092
-  _globals['_LISTPUBLISHERSREQUEST']._serialized_end=3175
-  _globals['_LISTPUBLISHERSRESPONSE']._serialized_start=3177
-  _globals['_LISTPUBLISHERSRESPONSE']._serialized_end=3282
-  _globals['_LISTAUDITENTRIESREQUEST']._serialized_start=3284
-  _globals['_LISTAUDITENTRIESREQUEST']._serialized_end=3386
-  _globals['_LISTAUDITENTRIESRESPONSE']._serialized_start=3388
-  _globals['_LISTAUDITENTRIESRESPONSE']._serialized_end=3499
-  _globals['_RECORDAUDITENTRIESREQUEST']._serialized_start=3501
-  _globals['_RECORDAUDITENTRIESREQUEST']._serialized_end=3593
-  _globals['_PROJECTSERVICE']._serialized_start=3676
-  _globals['_PROJECTSERVICE']._serialized_end=6354
+  _globals['_ROLE']._serialized_start=3970
+  _globals['_ROLE']._serialized_end=4048
+  _globals['_PROJECT']._serialized_start=301
+  _globals['_PROJECT']._serialized_end=501
+  _globals['_TOKEN']._serialized_start=504
+  _globals['_TOKEN']._serialized_end=828
+  _globals['_MEMBER']._serialized_start=831
+  _globals['_MEMBER']._serialized_end=984
+  _globals['_SECRET']._serialized_start=987
+  _globals['_SECRET']._serialized_end=1142
+  _globals['_PUBLISHER']._serialized_start=1145
+  _globals['_PUBLISHER']._serialized_end=1372
+  _globals['_AUDITENTRY']._serialized_start=1375
+  _globals['_AUDITENTRY']._serialized_end=1573
+  _globals['_CREATEPROJECTREQUEST']._serialized_start=1575
+  _globals['_CREATEPROJECTREQUEST']._serialized_end=1693
+  _globals['_GETPROJECTREQUEST']._serialized_start=1695
+  _globals['_GETPROJECTREQUEST']._serialized_end=1733
+  _globals['_LISTPROJECTSREQUEST']._serialized_start=1735
+  _globals['_LISTPROJECTSREQUEST']._serialized_end=1795
+  _globals['_LISTPROJECTSRESPONSE']._serialized_start=1797
+  _globals['_LISTPROJECTSRESPONSE']._serialized_end=1896
+  _globals['_CREATETOKENREQUEST']._serialized_start=1898
+  _globals['_CREATETOKENREQUEST']._serialized_end=2011
+  _globals['_GETTOKENREQUEST']._serialized_start=2013
+  _globals['_GETTOKENREQUEST']._serialized_end=2049
+  _globals['_LISTTOKENSREQUEST']._serialized_start=2051
+  _globals['_LISTTOKENSREQUEST']._serialized_end=2130
+  _globals['_LISTTOKENSRESPONSE']._serialized_start=2132
+  _globals['_LISTTOKENSRESPONSE']._serialized_end=2225
+  _globals['_REVOKETOKENREQUEST']._serialized_start=2227
+  _globals['_REVOKETOKENREQUEST']._serialized_end=2266
+  _globals['_LISTDENIEDTOKENSREQUEST']._serialized_start=2268
+  _globals['_LISTDENIEDTOKENSREQUEST']._serialized_end=2293
+  _globals['_LISTDENIEDTOKENSRESPONSE']._serialized_start=2295
+  _globals['_LISTDENIEDTOKENSRESPONSE']._serialized_end=2334
+  _globals['_UPDATEMEMBERREQUEST']._serialized_start=2337
+  _globals['_UPDATEMEMBERREQUEST']._serialized_end=2484
+  _globals['_GETMEMBERREQUEST']._serialized_start=2486
+  _globals['_GETMEMBERREQUEST']._serialized_end=2523
+  _globals['_LISTMEMBERSREQUEST']._serialized_start=2525
+  _globals['_LISTMEMBERSREQUEST']._serialized_end=2605
+  _globals['_LISTMEMBERSRESPONSE']._serialized_start=2607
+  _globals['_LISTMEMBERSRESPONSE']._serialized_end=2703
+  _globals['_DELETEMEMBERREQUEST']._serialized_start=2705
+  _globals['_DELETEMEMBERREQUEST']._serialized_end=2745
+  _globals['_CREATESECRETREQUEST']._serialized_start=2748
+  _globals['_CREATESECRETREQUEST']._serialized_end=2888
+  _globals['_GETSECRETREQUEST']._serialized_start=2890
+  _globals['_GETSECRETREQUEST']._serialized_end=2927
+  _globals['_LISTSECRETSREQUEST']._serialized_start=2929
+  _globals['_LISTSECRETSREQUEST']._serialized_end=3009
+  _globals['_LISTSECRETSRESPONSE']._serialized_start=3011
+  _globals['_LISTSECRETSRESPONSE']._serialized_end=3107
+  _globals['_DELETESECRETREQUEST']._serialized_start=3109
+  _globals['_DELETESECRETREQUEST']._serialized_end=3149
+  _globals['_ACCESSSECRETREQUEST']._serialized_start=3151
+  _globals['_ACCESSSECRETREQUEST']._serialized_end=3191
+  _globals['_ACCESSSECRETRESPONSE']._serialized_start=3193
+  _globals['_ACCESSSECRETRESPONSE']._serialized_end=3230
+  _globals['_CREATEPUBLISHERREQUEST']._serialized_start=3233
+  _globals['_CREATEPUBLISHERREQUEST']._serialized_end=3380
+  _globals['_GETPUBLISHERREQUEST']._serialized_start=3382
+  _globals['_GETPUBLISHERREQUEST']._serialized_end=3422
+  _globals['_LISTPUBLISHERSREQUEST']._serialized_start=3424
+  _globals['_LISTPUBLISHERSREQUEST']._serialized_end=3507
+  _globals['_LISTPUBLISHERSRESPONSE']._serialized_start=3509
+  _globals['_LISTPUBLISHERSRESPONSE']._serialized_end=3614
+  _globals['_GETAUDITENTRYREQUEST']._serialized_start=3616
+  _globals['_GETAUDITENTRYREQUEST']._serialized_end=3657
+  _globals['_LISTAUDITENTRIESREQUEST']._serialized_start=3659
+  _globals['_LISTAUDITENTRIESREQUEST']._serialized_end=3761
+  _globals['_LISTAUDITENTRIESRESPONSE']._serialized_start=3763
+  _globals['_LISTAUDITENTRIESRESPONSE']._serialized_end=3874
+  _globals['_RECORDAUDITENTRIESREQUEST']._serialized_start=3876
+  _globals['_RECORDAUDITENTRIESREQUEST']._serialized_end=3968
+  _globals['_PROJECTSERVICE']._serialized_start=4051
+  _globals['_PROJECTSERVICE']._serialized_end=7429
 # @@protoc_insertion_point(module_scope)

@@ -7,6 +7,7 @@ import builtins
 import collections.abc
 import google.protobuf.descriptor
 import google.protobuf.duration_pb2
+import google.protobuf.field_mask_pb2
 import google.protobuf.internal.containers
 import google.protobuf.internal.enum_type_wrapper
 import google.protobuf.message
@@ -352,7 +353,9 @@ class CreateTokenRequest(google.protobuf.message.Message):
 
     PARENT_FIELD_NUMBER: builtins.int
     TOKEN_FIELD_NUMBER: builtins.int
+    REQUEST_ID_FIELD_NUMBER: builtins.int
     parent: builtins.str
+    request_id: builtins.str
     @property
     def token(self) -> Global___Token: ...
     def __init__(
@@ -360,13 +363,30 @@ class CreateTokenRequest(google.protobuf.message.Message):
         *,
         parent: builtins.str = ...,
         token: Global___Token | None = ...,
+        request_id: builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: typing_extensions.TypeAlias = typing.Literal["token", b"token"]
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["parent", b"parent", "token", b"token"]
+    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["parent", b"parent", "request_id", b"request_id", "token", b"token"]
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
 
 Global___CreateTokenRequest: typing_extensions.TypeAlias = CreateTokenRequest
+
+@typing.final
+class GetTokenRequest(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: builtins.int
+    name: builtins.str
+    def __init__(
+        self,
+        *,
+        name: builtins.str = ...,
+    ) -> None: ...
+    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["name", b"name"]
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+
+Global___GetTokenRequest: typing_extensions.TypeAlias = GetTokenRequest
 
 @typing.final
 class ListTokensRequest(google.protobuf.message.Message):
@@ -460,19 +480,45 @@ class UpdateMemberRequest(google.protobuf.message.Message):
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
     MEMBER_FIELD_NUMBER: builtins.int
+    UPDATE_MASK_FIELD_NUMBER: builtins.int
+    ALLOW_MISSING_FIELD_NUMBER: builtins.int
+    allow_missing: builtins.bool
+    """Add the member if there is none; the mask does not matter then."""
     @property
     def member(self) -> Global___Member: ...
+    @property
+    def update_mask(self) -> google.protobuf.field_mask_pb2.FieldMask:
+        """The fields to change; those that are set in `member` without a mask, all with `*`."""
+
     def __init__(
         self,
         *,
         member: Global___Member | None = ...,
+        update_mask: google.protobuf.field_mask_pb2.FieldMask | None = ...,
+        allow_missing: builtins.bool = ...,
     ) -> None: ...
-    _HasFieldArgType: typing_extensions.TypeAlias = typing.Literal["member", b"member"]
+    _HasFieldArgType: typing_extensions.TypeAlias = typing.Literal["member", b"member", "update_mask", b"update_mask"]
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["member", b"member"]
+    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["allow_missing", b"allow_missing", "member", b"member", "update_mask", b"update_mask"]
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
 
 Global___UpdateMemberRequest: typing_extensions.TypeAlias = UpdateMemberRequest
+
+@typing.final
+class GetMemberRequest(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: builtins.int
+    name: builtins.str
+    def __init__(
+        self,
+        *,
+        name: builtins.str = ...,
+    ) -> None: ...
+    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["name", b"name"]
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+
+Global___GetMemberRequest: typing_extensions.TypeAlias = GetMemberRequest
 
 @typing.final
 class ListMembersRequest(google.protobuf.message.Message):
@@ -539,8 +585,10 @@ class CreateSecretRequest(google.protobuf.message.Message):
     PARENT_FIELD_NUMBER: builtins.int
     SECRET_ID_FIELD_NUMBER: builtins.int
     SECRET_FIELD_NUMBER: builtins.int
+    REQUEST_ID_FIELD_NUMBER: builtins.int
     parent: builtins.str
     secret_id: builtins.str
+    request_id: builtins.str
     @property
     def secret(self) -> Global___Secret: ...
     def __init__(
@@ -549,13 +597,30 @@ class CreateSecretRequest(google.protobuf.message.Message):
         parent: builtins.str = ...,
         secret_id: builtins.str = ...,
         secret: Global___Secret | None = ...,
+        request_id: builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: typing_extensions.TypeAlias = typing.Literal["secret", b"secret"]
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["parent", b"parent", "secret", b"secret", "secret_id", b"secret_id"]
+    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["parent", b"parent", "request_id", b"request_id", "secret", b"secret", "secret_id", b"secret_id"]
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
 
 Global___CreateSecretRequest: typing_extensions.TypeAlias = CreateSecretRequest
+
+@typing.final
+class GetSecretRequest(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: builtins.int
+    name: builtins.str
+    def __init__(
+        self,
+        *,
+        name: builtins.str = ...,
+    ) -> None: ...
+    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["name", b"name"]
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+
+Global___GetSecretRequest: typing_extensions.TypeAlias = GetSecretRequest
 
 @typing.final
 class ListSecretsRequest(google.protobuf.message.Message):
@@ -654,8 +719,10 @@ class CreatePublisherRequest(google.protobuf.message.Message):
     PARENT_FIELD_NUMBER: builtins.int
     PUBLISHER_ID_FIELD_NUMBER: builtins.int
     PUBLISHER_FIELD_NUMBER: builtins.int
+    REQUEST_ID_FIELD_NUMBER: builtins.int
     parent: builtins.str
     publisher_id: builtins.str
+    request_id: builtins.str
     @property
     def publisher(self) -> Global___Publisher: ...
     def __init__(
@@ -664,13 +731,30 @@ class CreatePublisherRequest(google.protobuf.message.Message):
         parent: builtins.str = ...,
         publisher_id: builtins.str = ...,
         publisher: Global___Publisher | None = ...,
+        request_id: builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: typing_extensions.TypeAlias = typing.Literal["publisher", b"publisher"]
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["parent", b"parent", "publisher", b"publisher", "publisher_id", b"publisher_id"]
+    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["parent", b"parent", "publisher", b"publisher", "publisher_id", b"publisher_id", "request_id", b"request_id"]
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
 
 Global___CreatePublisherRequest: typing_extensions.TypeAlias = CreatePublisherRequest
+
+@typing.final
+class GetPublisherRequest(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: builtins.int
+    name: builtins.str
+    def __init__(
+        self,
+        *,
+        name: builtins.str = ...,
+    ) -> None: ...
+    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["name", b"name"]
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+
+Global___GetPublisherRequest: typing_extensions.TypeAlias = GetPublisherRequest
 
 @typing.final
 class ListPublishersRequest(google.protobuf.message.Message):
@@ -713,6 +797,22 @@ class ListPublishersResponse(google.protobuf.message.Message):
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
 
 Global___ListPublishersResponse: typing_extensions.TypeAlias = ListPublishersResponse
+
+@typing.final
+class GetAuditEntryRequest(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: builtins.int
+    name: builtins.str
+    def __init__(
+        self,
+        *,
+        name: builtins.str = ...,
+    ) -> None: ...
+    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["name", b"name"]
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+
+Global___GetAuditEntryRequest: typing_extensions.TypeAlias = GetAuditEntryRequest
 
 @typing.final
 class ListAuditEntriesRequest(google.protobuf.message.Message):

@@ -56,6 +56,11 @@ class ProjectServiceStub:
                 request_serializer=penstock_dot_api_dot_project_dot_v1_dot_project__service__pb2.CreateTokenRequest.SerializeToString,
                 response_deserializer=penstock_dot_api_dot_project_dot_v1_dot_project__service__pb2.Token.FromString,
                 _registered_method=True)
+        self.GetToken = channel.unary_unary(
+                '/penstock.api.project.v1.ProjectService/GetToken',
+                request_serializer=penstock_dot_api_dot_project_dot_v1_dot_project__service__pb2.GetTokenRequest.SerializeToString,
+                response_deserializer=penstock_dot_api_dot_project_dot_v1_dot_project__service__pb2.Token.FromString,
+                _registered_method=True)
         self.ListTokens = channel.unary_unary(
                 '/penstock.api.project.v1.ProjectService/ListTokens',
                 request_serializer=penstock_dot_api_dot_project_dot_v1_dot_project__service__pb2.ListTokensRequest.SerializeToString,
@@ -76,6 +81,11 @@ class ProjectServiceStub:
                 request_serializer=penstock_dot_api_dot_project_dot_v1_dot_project__service__pb2.UpdateMemberRequest.SerializeToString,
                 response_deserializer=penstock_dot_api_dot_project_dot_v1_dot_project__service__pb2.Member.FromString,
                 _registered_method=True)
+        self.GetMember = channel.unary_unary(
+                '/penstock.api.project.v1.ProjectService/GetMember',
+                request_serializer=penstock_dot_api_dot_project_dot_v1_dot_project__service__pb2.GetMemberRequest.SerializeToString,
+                response_deserializer=penstock_dot_api_dot_project_dot_v1_dot_project__service__pb2.Member.FromString,
+                _registered_method=True)
         self.ListMembers = channel.unary_unary(
                 '/penstock.api.project.v1.ProjectService/ListMembers',
                 request_serializer=penstock_dot_api_dot_project_dot_v1_dot_project__service__pb2.ListMembersRequest.SerializeToString,
@@ -89,6 +99,11 @@ class ProjectServiceStub:
         self.CreateSecret = channel.unary_unary(
                 '/penstock.api.project.v1.ProjectService/CreateSecret',
                 request_serializer=penstock_dot_api_dot_project_dot_v1_dot_project__service__pb2.CreateSecretRequest.SerializeToString,
+                response_deserializer=penstock_dot_api_dot_project_dot_v1_dot_project__service__pb2.Secret.FromString,
+                _registered_method=True)
+        self.GetSecret = channel.unary_unary(
+                '/penstock.api.project.v1.ProjectService/GetSecret',
+                request_serializer=penstock_dot_api_dot_project_dot_v1_dot_project__service__pb2.GetSecretRequest.SerializeToString,
                 response_deserializer=penstock_dot_api_dot_project_dot_v1_dot_project__service__pb2.Secret.FromString,
                 _registered_method=True)
         self.ListSecrets = channel.unary_unary(
@@ -111,10 +126,20 @@ class ProjectServiceStub:
                 request_serializer=penstock_dot_api_dot_project_dot_v1_dot_project__service__pb2.CreatePublisherRequest.SerializeToString,
                 response_deserializer=penstock_dot_api_dot_project_dot_v1_dot_project__service__pb2.Publisher.FromString,
                 _registered_method=True)
+        self.GetPublisher = channel.unary_unary(
+                '/penstock.api.project.v1.ProjectService/GetPublisher',
+                request_serializer=penstock_dot_api_dot_project_dot_v1_dot_project__service__pb2.GetPublisherRequest.SerializeToString,
+                response_deserializer=penstock_dot_api_dot_project_dot_v1_dot_project__service__pb2.Publisher.FromString,
+                _registered_method=True)
         self.ListPublishers = channel.unary_unary(
                 '/penstock.api.project.v1.ProjectService/ListPublishers',
                 request_serializer=penstock_dot_api_dot_project_dot_v1_dot_project__service__pb2.ListPublishersRequest.SerializeToString,
                 response_deserializer=penstock_dot_api_dot_project_dot_v1_dot_project__service__pb2.ListPublishersResponse.FromString,
+                _registered_method=True)
+        self.GetAuditEntry = channel.unary_unary(
+                '/penstock.api.project.v1.ProjectService/GetAuditEntry',
+                request_serializer=penstock_dot_api_dot_project_dot_v1_dot_project__service__pb2.GetAuditEntryRequest.SerializeToString,
+                response_deserializer=penstock_dot_api_dot_project_dot_v1_dot_project__service__pb2.AuditEntry.FromString,
                 _registered_method=True)
         self.ListAuditEntries = channel.unary_unary(
                 '/penstock.api.project.v1.ProjectService/ListAuditEntries',
@@ -154,7 +179,14 @@ class ProjectServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def CreateToken(self, request, context):
-        """Create a token. Its text is in the answer and nowhere else.
+        """Create a token. Its text is in the answer and nowhere else; the same request again, within a day, answers the same token.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetToken(self, request, context):
+        """Read what is known of a token; its text is not.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -182,7 +214,14 @@ class ProjectServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def UpdateMember(self, request, context):
-        """Add a member to a project or change the member's role. A member's token may not exceed the role.
+        """Change a member's role, or add the member (with `allow_missing`). A member's token may not exceed the role.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetMember(self, request, context):
+        """Read a member.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -203,7 +242,14 @@ class ProjectServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def CreateSecret(self, request, context):
-        """Store a secret, or replace it. Its value is never shown again.
+        """Store a secret. Its value is never shown again, and not replaced: delete the secret and create it anew.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetSecret(self, request, context):
+        """Read what is known of a secret; its value is not.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -231,7 +277,15 @@ class ProjectServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def CreatePublisher(self, request, context):
-        """Mint NATS credentials that may publish `penstock.<project>.external.>` and do nothing else.
+        """Mint NATS credentials that may publish `penstock.<project>.external.>` and do nothing else. The same request again,
+        within a day, mints more of the same publisher, which end with the first.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetPublisher(self, request, context):
+        """Read what is known of a publisher; its credentials are not.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -239,6 +293,13 @@ class ProjectServiceServicer:
 
     def ListPublishers(self, request, context):
         """List the publishers of a project.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetAuditEntry(self, request, context):
+        """Read an entry of the audit log.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -281,6 +342,11 @@ def add_ProjectServiceServicer_to_server(servicer, server):
                     request_deserializer=penstock_dot_api_dot_project_dot_v1_dot_project__service__pb2.CreateTokenRequest.FromString,
                     response_serializer=penstock_dot_api_dot_project_dot_v1_dot_project__service__pb2.Token.SerializeToString,
             ),
+            'GetToken': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetToken,
+                    request_deserializer=penstock_dot_api_dot_project_dot_v1_dot_project__service__pb2.GetTokenRequest.FromString,
+                    response_serializer=penstock_dot_api_dot_project_dot_v1_dot_project__service__pb2.Token.SerializeToString,
+            ),
             'ListTokens': grpc.unary_unary_rpc_method_handler(
                     servicer.ListTokens,
                     request_deserializer=penstock_dot_api_dot_project_dot_v1_dot_project__service__pb2.ListTokensRequest.FromString,
@@ -301,6 +367,11 @@ def add_ProjectServiceServicer_to_server(servicer, server):
                     request_deserializer=penstock_dot_api_dot_project_dot_v1_dot_project__service__pb2.UpdateMemberRequest.FromString,
                     response_serializer=penstock_dot_api_dot_project_dot_v1_dot_project__service__pb2.Member.SerializeToString,
             ),
+            'GetMember': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetMember,
+                    request_deserializer=penstock_dot_api_dot_project_dot_v1_dot_project__service__pb2.GetMemberRequest.FromString,
+                    response_serializer=penstock_dot_api_dot_project_dot_v1_dot_project__service__pb2.Member.SerializeToString,
+            ),
             'ListMembers': grpc.unary_unary_rpc_method_handler(
                     servicer.ListMembers,
                     request_deserializer=penstock_dot_api_dot_project_dot_v1_dot_project__service__pb2.ListMembersRequest.FromString,
@@ -314,6 +385,11 @@ def add_ProjectServiceServicer_to_server(servicer, server):
             'CreateSecret': grpc.unary_unary_rpc_method_handler(
                     servicer.CreateSecret,
                     request_deserializer=penstock_dot_api_dot_project_dot_v1_dot_project__service__pb2.CreateSecretRequest.FromString,
+                    response_serializer=penstock_dot_api_dot_project_dot_v1_dot_project__service__pb2.Secret.SerializeToString,
+            ),
+            'GetSecret': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetSecret,
+                    request_deserializer=penstock_dot_api_dot_project_dot_v1_dot_project__service__pb2.GetSecretRequest.FromString,
                     response_serializer=penstock_dot_api_dot_project_dot_v1_dot_project__service__pb2.Secret.SerializeToString,
             ),
             'ListSecrets': grpc.unary_unary_rpc_method_handler(
@@ -336,10 +412,20 @@ def add_ProjectServiceServicer_to_server(servicer, server):
                     request_deserializer=penstock_dot_api_dot_project_dot_v1_dot_project__service__pb2.CreatePublisherRequest.FromString,
                     response_serializer=penstock_dot_api_dot_project_dot_v1_dot_project__service__pb2.Publisher.SerializeToString,
             ),
+            'GetPublisher': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetPublisher,
+                    request_deserializer=penstock_dot_api_dot_project_dot_v1_dot_project__service__pb2.GetPublisherRequest.FromString,
+                    response_serializer=penstock_dot_api_dot_project_dot_v1_dot_project__service__pb2.Publisher.SerializeToString,
+            ),
             'ListPublishers': grpc.unary_unary_rpc_method_handler(
                     servicer.ListPublishers,
                     request_deserializer=penstock_dot_api_dot_project_dot_v1_dot_project__service__pb2.ListPublishersRequest.FromString,
                     response_serializer=penstock_dot_api_dot_project_dot_v1_dot_project__service__pb2.ListPublishersResponse.SerializeToString,
+            ),
+            'GetAuditEntry': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetAuditEntry,
+                    request_deserializer=penstock_dot_api_dot_project_dot_v1_dot_project__service__pb2.GetAuditEntryRequest.FromString,
+                    response_serializer=penstock_dot_api_dot_project_dot_v1_dot_project__service__pb2.AuditEntry.SerializeToString,
             ),
             'ListAuditEntries': grpc.unary_unary_rpc_method_handler(
                     servicer.ListAuditEntries,
@@ -472,6 +558,33 @@ class ProjectService:
             _registered_method=True)
 
     @staticmethod
+    def GetToken(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/penstock.api.project.v1.ProjectService/GetToken',
+            penstock_dot_api_dot_project_dot_v1_dot_project__service__pb2.GetTokenRequest.SerializeToString,
+            penstock_dot_api_dot_project_dot_v1_dot_project__service__pb2.Token.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
     def ListTokens(request,
             target,
             options=(),
@@ -580,6 +693,33 @@ class ProjectService:
             _registered_method=True)
 
     @staticmethod
+    def GetMember(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/penstock.api.project.v1.ProjectService/GetMember',
+            penstock_dot_api_dot_project_dot_v1_dot_project__service__pb2.GetMemberRequest.SerializeToString,
+            penstock_dot_api_dot_project_dot_v1_dot_project__service__pb2.Member.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
     def ListMembers(request,
             target,
             options=(),
@@ -649,6 +789,33 @@ class ProjectService:
             target,
             '/penstock.api.project.v1.ProjectService/CreateSecret',
             penstock_dot_api_dot_project_dot_v1_dot_project__service__pb2.CreateSecretRequest.SerializeToString,
+            penstock_dot_api_dot_project_dot_v1_dot_project__service__pb2.Secret.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetSecret(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/penstock.api.project.v1.ProjectService/GetSecret',
+            penstock_dot_api_dot_project_dot_v1_dot_project__service__pb2.GetSecretRequest.SerializeToString,
             penstock_dot_api_dot_project_dot_v1_dot_project__service__pb2.Secret.FromString,
             options,
             channel_credentials,
@@ -769,6 +936,33 @@ class ProjectService:
             _registered_method=True)
 
     @staticmethod
+    def GetPublisher(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/penstock.api.project.v1.ProjectService/GetPublisher',
+            penstock_dot_api_dot_project_dot_v1_dot_project__service__pb2.GetPublisherRequest.SerializeToString,
+            penstock_dot_api_dot_project_dot_v1_dot_project__service__pb2.Publisher.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
     def ListPublishers(request,
             target,
             options=(),
@@ -785,6 +979,33 @@ class ProjectService:
             '/penstock.api.project.v1.ProjectService/ListPublishers',
             penstock_dot_api_dot_project_dot_v1_dot_project__service__pb2.ListPublishersRequest.SerializeToString,
             penstock_dot_api_dot_project_dot_v1_dot_project__service__pb2.ListPublishersResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetAuditEntry(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/penstock.api.project.v1.ProjectService/GetAuditEntry',
+            penstock_dot_api_dot_project_dot_v1_dot_project__service__pb2.GetAuditEntryRequest.SerializeToString,
+            penstock_dot_api_dot_project_dot_v1_dot_project__service__pb2.AuditEntry.FromString,
             options,
             channel_credentials,
             insecure,

@@ -35,7 +35,9 @@ class ProjectServiceStub:
     ListProjects: grpc.UnaryUnaryMultiCallable[penstock.api.project.v1.project_service_pb2.ListProjectsRequest, penstock.api.project.v1.project_service_pb2.ListProjectsResponse]
     """List all projects."""
     CreateToken: grpc.UnaryUnaryMultiCallable[penstock.api.project.v1.project_service_pb2.CreateTokenRequest, penstock.api.project.v1.project_service_pb2.Token]
-    """Create a token. Its text is in the answer and nowhere else."""
+    """Create a token. Its text is in the answer and nowhere else; the same request again, within a day, answers the same token."""
+    GetToken: grpc.UnaryUnaryMultiCallable[penstock.api.project.v1.project_service_pb2.GetTokenRequest, penstock.api.project.v1.project_service_pb2.Token]
+    """Read what is known of a token; its text is not."""
     ListTokens: grpc.UnaryUnaryMultiCallable[penstock.api.project.v1.project_service_pb2.ListTokensRequest, penstock.api.project.v1.project_service_pb2.ListTokensResponse]
     """List the tokens of a project, revoked and expired ones too."""
     RevokeToken: grpc.UnaryUnaryMultiCallable[penstock.api.project.v1.project_service_pb2.RevokeTokenRequest, penstock.api.project.v1.project_service_pb2.Token]
@@ -43,13 +45,17 @@ class ProjectServiceStub:
     ListDeniedTokens: grpc.UnaryUnaryMultiCallable[penstock.api.project.v1.project_service_pb2.ListDeniedTokensRequest, penstock.api.project.v1.project_service_pb2.ListDeniedTokensResponse]
     """The ids of revoked tokens that have not expired; services poll it."""
     UpdateMember: grpc.UnaryUnaryMultiCallable[penstock.api.project.v1.project_service_pb2.UpdateMemberRequest, penstock.api.project.v1.project_service_pb2.Member]
-    """Add a member to a project or change the member's role. A member's token may not exceed the role."""
+    """Change a member's role, or add the member (with `allow_missing`). A member's token may not exceed the role."""
+    GetMember: grpc.UnaryUnaryMultiCallable[penstock.api.project.v1.project_service_pb2.GetMemberRequest, penstock.api.project.v1.project_service_pb2.Member]
+    """Read a member."""
     ListMembers: grpc.UnaryUnaryMultiCallable[penstock.api.project.v1.project_service_pb2.ListMembersRequest, penstock.api.project.v1.project_service_pb2.ListMembersResponse]
     """List the members of a project."""
     DeleteMember: grpc.UnaryUnaryMultiCallable[penstock.api.project.v1.project_service_pb2.DeleteMemberRequest, google.protobuf.empty_pb2.Empty]
     """Remove a member; tokens of the member in this project are revoked."""
     CreateSecret: grpc.UnaryUnaryMultiCallable[penstock.api.project.v1.project_service_pb2.CreateSecretRequest, penstock.api.project.v1.project_service_pb2.Secret]
-    """Store a secret, or replace it. Its value is never shown again."""
+    """Store a secret. Its value is never shown again, and not replaced: delete the secret and create it anew."""
+    GetSecret: grpc.UnaryUnaryMultiCallable[penstock.api.project.v1.project_service_pb2.GetSecretRequest, penstock.api.project.v1.project_service_pb2.Secret]
+    """Read what is known of a secret; its value is not."""
     ListSecrets: grpc.UnaryUnaryMultiCallable[penstock.api.project.v1.project_service_pb2.ListSecretsRequest, penstock.api.project.v1.project_service_pb2.ListSecretsResponse]
     """List the secrets of a project, without their values."""
     DeleteSecret: grpc.UnaryUnaryMultiCallable[penstock.api.project.v1.project_service_pb2.DeleteSecretRequest, google.protobuf.empty_pb2.Empty]
@@ -57,9 +63,15 @@ class ProjectServiceStub:
     AccessSecret: grpc.UnaryUnaryMultiCallable[penstock.api.project.v1.project_service_pb2.AccessSecretRequest, penstock.api.project.v1.project_service_pb2.AccessSecretResponse]
     """Read the value of a secret, for a job that was given it."""
     CreatePublisher: grpc.UnaryUnaryMultiCallable[penstock.api.project.v1.project_service_pb2.CreatePublisherRequest, penstock.api.project.v1.project_service_pb2.Publisher]
-    """Mint NATS credentials that may publish `penstock.<project>.external.>` and do nothing else."""
+    """Mint NATS credentials that may publish `penstock.<project>.external.>` and do nothing else. The same request again,
+    within a day, mints more of the same publisher, which end with the first.
+    """
+    GetPublisher: grpc.UnaryUnaryMultiCallable[penstock.api.project.v1.project_service_pb2.GetPublisherRequest, penstock.api.project.v1.project_service_pb2.Publisher]
+    """Read what is known of a publisher; its credentials are not."""
     ListPublishers: grpc.UnaryUnaryMultiCallable[penstock.api.project.v1.project_service_pb2.ListPublishersRequest, penstock.api.project.v1.project_service_pb2.ListPublishersResponse]
     """List the publishers of a project."""
+    GetAuditEntry: grpc.UnaryUnaryMultiCallable[penstock.api.project.v1.project_service_pb2.GetAuditEntryRequest, penstock.api.project.v1.project_service_pb2.AuditEntry]
+    """Read an entry of the audit log."""
     ListAuditEntries: grpc.UnaryUnaryMultiCallable[penstock.api.project.v1.project_service_pb2.ListAuditEntriesRequest, penstock.api.project.v1.project_service_pb2.ListAuditEntriesResponse]
     """Who did what, newest first."""
     RecordAuditEntries: grpc.UnaryUnaryMultiCallable[penstock.api.project.v1.project_service_pb2.RecordAuditEntriesRequest, google.protobuf.empty_pb2.Empty]
@@ -77,7 +89,9 @@ class ProjectServiceAsyncStub(ProjectServiceStub):
     ListProjects: grpc.aio.UnaryUnaryMultiCallable[penstock.api.project.v1.project_service_pb2.ListProjectsRequest, penstock.api.project.v1.project_service_pb2.ListProjectsResponse]  # type: ignore[assignment]
     """List all projects."""
     CreateToken: grpc.aio.UnaryUnaryMultiCallable[penstock.api.project.v1.project_service_pb2.CreateTokenRequest, penstock.api.project.v1.project_service_pb2.Token]  # type: ignore[assignment]
-    """Create a token. Its text is in the answer and nowhere else."""
+    """Create a token. Its text is in the answer and nowhere else; the same request again, within a day, answers the same token."""
+    GetToken: grpc.aio.UnaryUnaryMultiCallable[penstock.api.project.v1.project_service_pb2.GetTokenRequest, penstock.api.project.v1.project_service_pb2.Token]  # type: ignore[assignment]
+    """Read what is known of a token; its text is not."""
     ListTokens: grpc.aio.UnaryUnaryMultiCallable[penstock.api.project.v1.project_service_pb2.ListTokensRequest, penstock.api.project.v1.project_service_pb2.ListTokensResponse]  # type: ignore[assignment]
     """List the tokens of a project, revoked and expired ones too."""
     RevokeToken: grpc.aio.UnaryUnaryMultiCallable[penstock.api.project.v1.project_service_pb2.RevokeTokenRequest, penstock.api.project.v1.project_service_pb2.Token]  # type: ignore[assignment]
@@ -85,13 +99,17 @@ class ProjectServiceAsyncStub(ProjectServiceStub):
     ListDeniedTokens: grpc.aio.UnaryUnaryMultiCallable[penstock.api.project.v1.project_service_pb2.ListDeniedTokensRequest, penstock.api.project.v1.project_service_pb2.ListDeniedTokensResponse]  # type: ignore[assignment]
     """The ids of revoked tokens that have not expired; services poll it."""
     UpdateMember: grpc.aio.UnaryUnaryMultiCallable[penstock.api.project.v1.project_service_pb2.UpdateMemberRequest, penstock.api.project.v1.project_service_pb2.Member]  # type: ignore[assignment]
-    """Add a member to a project or change the member's role. A member's token may not exceed the role."""
+    """Change a member's role, or add the member (with `allow_missing`). A member's token may not exceed the role."""
+    GetMember: grpc.aio.UnaryUnaryMultiCallable[penstock.api.project.v1.project_service_pb2.GetMemberRequest, penstock.api.project.v1.project_service_pb2.Member]  # type: ignore[assignment]
+    """Read a member."""
     ListMembers: grpc.aio.UnaryUnaryMultiCallable[penstock.api.project.v1.project_service_pb2.ListMembersRequest, penstock.api.project.v1.project_service_pb2.ListMembersResponse]  # type: ignore[assignment]
     """List the members of a project."""
     DeleteMember: grpc.aio.UnaryUnaryMultiCallable[penstock.api.project.v1.project_service_pb2.DeleteMemberRequest, google.protobuf.empty_pb2.Empty]  # type: ignore[assignment]
     """Remove a member; tokens of the member in this project are revoked."""
     CreateSecret: grpc.aio.UnaryUnaryMultiCallable[penstock.api.project.v1.project_service_pb2.CreateSecretRequest, penstock.api.project.v1.project_service_pb2.Secret]  # type: ignore[assignment]
-    """Store a secret, or replace it. Its value is never shown again."""
+    """Store a secret. Its value is never shown again, and not replaced: delete the secret and create it anew."""
+    GetSecret: grpc.aio.UnaryUnaryMultiCallable[penstock.api.project.v1.project_service_pb2.GetSecretRequest, penstock.api.project.v1.project_service_pb2.Secret]  # type: ignore[assignment]
+    """Read what is known of a secret; its value is not."""
     ListSecrets: grpc.aio.UnaryUnaryMultiCallable[penstock.api.project.v1.project_service_pb2.ListSecretsRequest, penstock.api.project.v1.project_service_pb2.ListSecretsResponse]  # type: ignore[assignment]
     """List the secrets of a project, without their values."""
     DeleteSecret: grpc.aio.UnaryUnaryMultiCallable[penstock.api.project.v1.project_service_pb2.DeleteSecretRequest, google.protobuf.empty_pb2.Empty]  # type: ignore[assignment]
@@ -99,9 +117,15 @@ class ProjectServiceAsyncStub(ProjectServiceStub):
     AccessSecret: grpc.aio.UnaryUnaryMultiCallable[penstock.api.project.v1.project_service_pb2.AccessSecretRequest, penstock.api.project.v1.project_service_pb2.AccessSecretResponse]  # type: ignore[assignment]
     """Read the value of a secret, for a job that was given it."""
     CreatePublisher: grpc.aio.UnaryUnaryMultiCallable[penstock.api.project.v1.project_service_pb2.CreatePublisherRequest, penstock.api.project.v1.project_service_pb2.Publisher]  # type: ignore[assignment]
-    """Mint NATS credentials that may publish `penstock.<project>.external.>` and do nothing else."""
+    """Mint NATS credentials that may publish `penstock.<project>.external.>` and do nothing else. The same request again,
+    within a day, mints more of the same publisher, which end with the first.
+    """
+    GetPublisher: grpc.aio.UnaryUnaryMultiCallable[penstock.api.project.v1.project_service_pb2.GetPublisherRequest, penstock.api.project.v1.project_service_pb2.Publisher]  # type: ignore[assignment]
+    """Read what is known of a publisher; its credentials are not."""
     ListPublishers: grpc.aio.UnaryUnaryMultiCallable[penstock.api.project.v1.project_service_pb2.ListPublishersRequest, penstock.api.project.v1.project_service_pb2.ListPublishersResponse]  # type: ignore[assignment]
     """List the publishers of a project."""
+    GetAuditEntry: grpc.aio.UnaryUnaryMultiCallable[penstock.api.project.v1.project_service_pb2.GetAuditEntryRequest, penstock.api.project.v1.project_service_pb2.AuditEntry]  # type: ignore[assignment]
+    """Read an entry of the audit log."""
     ListAuditEntries: grpc.aio.UnaryUnaryMultiCallable[penstock.api.project.v1.project_service_pb2.ListAuditEntriesRequest, penstock.api.project.v1.project_service_pb2.ListAuditEntriesResponse]  # type: ignore[assignment]
     """Who did what, newest first."""
     RecordAuditEntries: grpc.aio.UnaryUnaryMultiCallable[penstock.api.project.v1.project_service_pb2.RecordAuditEntriesRequest, google.protobuf.empty_pb2.Empty]  # type: ignore[assignment]
@@ -140,7 +164,15 @@ class ProjectServiceServicer(metaclass=abc.ABCMeta):
         request: penstock.api.project.v1.project_service_pb2.CreateTokenRequest,
         context: _ServicerContext,
     ) -> typing.Union[penstock.api.project.v1.project_service_pb2.Token, collections.abc.Awaitable[penstock.api.project.v1.project_service_pb2.Token]]:
-        """Create a token. Its text is in the answer and nowhere else."""
+        """Create a token. Its text is in the answer and nowhere else; the same request again, within a day, answers the same token."""
+
+    @abc.abstractmethod
+    def GetToken(
+        self,
+        request: penstock.api.project.v1.project_service_pb2.GetTokenRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[penstock.api.project.v1.project_service_pb2.Token, collections.abc.Awaitable[penstock.api.project.v1.project_service_pb2.Token]]:
+        """Read what is known of a token; its text is not."""
 
     @abc.abstractmethod
     def ListTokens(
@@ -172,7 +204,15 @@ class ProjectServiceServicer(metaclass=abc.ABCMeta):
         request: penstock.api.project.v1.project_service_pb2.UpdateMemberRequest,
         context: _ServicerContext,
     ) -> typing.Union[penstock.api.project.v1.project_service_pb2.Member, collections.abc.Awaitable[penstock.api.project.v1.project_service_pb2.Member]]:
-        """Add a member to a project or change the member's role. A member's token may not exceed the role."""
+        """Change a member's role, or add the member (with `allow_missing`). A member's token may not exceed the role."""
+
+    @abc.abstractmethod
+    def GetMember(
+        self,
+        request: penstock.api.project.v1.project_service_pb2.GetMemberRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[penstock.api.project.v1.project_service_pb2.Member, collections.abc.Awaitable[penstock.api.project.v1.project_service_pb2.Member]]:
+        """Read a member."""
 
     @abc.abstractmethod
     def ListMembers(
@@ -196,7 +236,15 @@ class ProjectServiceServicer(metaclass=abc.ABCMeta):
         request: penstock.api.project.v1.project_service_pb2.CreateSecretRequest,
         context: _ServicerContext,
     ) -> typing.Union[penstock.api.project.v1.project_service_pb2.Secret, collections.abc.Awaitable[penstock.api.project.v1.project_service_pb2.Secret]]:
-        """Store a secret, or replace it. Its value is never shown again."""
+        """Store a secret. Its value is never shown again, and not replaced: delete the secret and create it anew."""
+
+    @abc.abstractmethod
+    def GetSecret(
+        self,
+        request: penstock.api.project.v1.project_service_pb2.GetSecretRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[penstock.api.project.v1.project_service_pb2.Secret, collections.abc.Awaitable[penstock.api.project.v1.project_service_pb2.Secret]]:
+        """Read what is known of a secret; its value is not."""
 
     @abc.abstractmethod
     def ListSecrets(
@@ -228,7 +276,17 @@ class ProjectServiceServicer(metaclass=abc.ABCMeta):
         request: penstock.api.project.v1.project_service_pb2.CreatePublisherRequest,
         context: _ServicerContext,
     ) -> typing.Union[penstock.api.project.v1.project_service_pb2.Publisher, collections.abc.Awaitable[penstock.api.project.v1.project_service_pb2.Publisher]]:
-        """Mint NATS credentials that may publish `penstock.<project>.external.>` and do nothing else."""
+        """Mint NATS credentials that may publish `penstock.<project>.external.>` and do nothing else. The same request again,
+        within a day, mints more of the same publisher, which end with the first.
+        """
+
+    @abc.abstractmethod
+    def GetPublisher(
+        self,
+        request: penstock.api.project.v1.project_service_pb2.GetPublisherRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[penstock.api.project.v1.project_service_pb2.Publisher, collections.abc.Awaitable[penstock.api.project.v1.project_service_pb2.Publisher]]:
+        """Read what is known of a publisher; its credentials are not."""
 
     @abc.abstractmethod
     def ListPublishers(
@@ -237,6 +295,14 @@ class ProjectServiceServicer(metaclass=abc.ABCMeta):
         context: _ServicerContext,
     ) -> typing.Union[penstock.api.project.v1.project_service_pb2.ListPublishersResponse, collections.abc.Awaitable[penstock.api.project.v1.project_service_pb2.ListPublishersResponse]]:
         """List the publishers of a project."""
+
+    @abc.abstractmethod
+    def GetAuditEntry(
+        self,
+        request: penstock.api.project.v1.project_service_pb2.GetAuditEntryRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[penstock.api.project.v1.project_service_pb2.AuditEntry, collections.abc.Awaitable[penstock.api.project.v1.project_service_pb2.AuditEntry]]:
+        """Read an entry of the audit log."""
 
     @abc.abstractmethod
     def ListAuditEntries(

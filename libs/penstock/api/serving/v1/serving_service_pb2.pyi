@@ -345,13 +345,17 @@ class DeleteEndpointRequest(google.protobuf.message.Message):
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
     NAME_FIELD_NUMBER: builtins.int
+    ETAG_FIELD_NUMBER: builtins.int
     name: builtins.str
+    etag: builtins.str
+    """Of what was read: refused (ABORTED) if the endpoint changed since."""
     def __init__(
         self,
         *,
         name: builtins.str = ...,
+        etag: builtins.str = ...,
     ) -> None: ...
-    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["name", b"name"]
+    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["etag", b"etag", "name", b"name"]
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
 
 Global___DeleteEndpointRequest: typing_extensions.TypeAlias = DeleteEndpointRequest

@@ -293,6 +293,29 @@ Global___Run: typing_extensions.TypeAlias = Run
 class Attempt(google.protobuf.message.Message):
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
+    class _State:
+        ValueType = typing.NewType("ValueType", builtins.int)
+        V: typing_extensions.TypeAlias = ValueType
+
+    class _StateEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._EnumTypeWrapper[Attempt._State.ValueType], builtins.type):
+        DESCRIPTOR: google.protobuf.descriptor.EnumDescriptor
+        STATE_UNSPECIFIED: Attempt._State.ValueType  # 0
+        RUNNING: Attempt._State.ValueType  # 1
+        SUCCEEDED: Attempt._State.ValueType  # 2
+        FAILED: Attempt._State.ValueType  # 3
+        LOST: Attempt._State.ValueType  # 4
+        """Its machine or its process went away without a result."""
+        CANCELLED: Attempt._State.ValueType  # 5
+
+    class State(_State, metaclass=_StateEnumTypeWrapper): ...
+    STATE_UNSPECIFIED: Attempt.State.ValueType  # 0
+    RUNNING: Attempt.State.ValueType  # 1
+    SUCCEEDED: Attempt.State.ValueType  # 2
+    FAILED: Attempt.State.ValueType  # 3
+    LOST: Attempt.State.ValueType  # 4
+    """Its machine or its process went away without a result."""
+    CANCELLED: Attempt.State.ValueType  # 5
+
     NUMBER_FIELD_NUMBER: builtins.int
     STATE_FIELD_NUMBER: builtins.int
     REASON_FIELD_NUMBER: builtins.int
@@ -300,8 +323,7 @@ class Attempt(google.protobuf.message.Message):
     START_TIME_FIELD_NUMBER: builtins.int
     END_TIME_FIELD_NUMBER: builtins.int
     number: builtins.int
-    state: builtins.str
-    """running, succeeded, failed, lost, cancelled"""
+    state: Global___Attempt.State.ValueType
     reason: builtins.str
     exit_code: builtins.int
     @property
@@ -312,7 +334,7 @@ class Attempt(google.protobuf.message.Message):
         self,
         *,
         number: builtins.int = ...,
-        state: builtins.str = ...,
+        state: Global___Attempt.State.ValueType = ...,
         reason: builtins.str = ...,
         exit_code: builtins.int = ...,
         start_time: google.protobuf.timestamp_pb2.Timestamp | None = ...,
@@ -909,19 +931,22 @@ class CreateModelVersionRequest(google.protobuf.message.Message):
     PARENT_FIELD_NUMBER: builtins.int
     RUN_FIELD_NUMBER: builtins.int
     STUDY_FIELD_NUMBER: builtins.int
+    REQUEST_ID_FIELD_NUMBER: builtins.int
     parent: builtins.str
     run: builtins.str
     """The name of the run whose model it is."""
     study: builtins.str
     """The study whose best trial the run was."""
+    request_id: builtins.str
     def __init__(
         self,
         *,
         parent: builtins.str = ...,
         run: builtins.str = ...,
         study: builtins.str = ...,
+        request_id: builtins.str = ...,
     ) -> None: ...
-    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["parent", b"parent", "run", b"run", "study", b"study"]
+    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["parent", b"parent", "request_id", b"request_id", "run", b"run", "study", b"study"]
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
 
 Global___CreateModelVersionRequest: typing_extensions.TypeAlias = CreateModelVersionRequest

@@ -30,7 +30,7 @@ from penstock.api.auth.v1 import access_pb2 as penstock_dot_api_dot_auth_dot_v1_
 from penstock.api.training.v1 import training_service_pb2 as penstock_dot_api_dot_training_dot_v1_dot_training__service__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n+penstock/api/tuning/v1/tuning_service.proto\x12\x16penstock.api.tuning.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a!penstock/api/auth/v1/access.proto\x1a/penstock/api/training/v1/training_service.proto\"\xcd\x01\n\x0eParameterSpace\x12\x11\n\x04name\x18\x01 \x01(\tB\x03\xe0\x41\x02\x12\x33\n\x05\x66loat\x18\x02 \x01(\x0b\x32\".penstock.api.tuning.v1.FloatRangeH\x00\x12/\n\x03int\x18\x03 \x01(\x0b\x32 .penstock.api.tuning.v1.IntRangeH\x00\x12\x39\n\x0b\x63\x61tegorical\x18\x04 \x01(\x0b\x32\".penstock.api.tuning.v1.CategoriesH\x00\x42\x07\n\x05range\"4\n\nFloatRange\x12\x0b\n\x03low\x18\x01 \x01(\x01\x12\x0c\n\x04high\x18\x02 \x01(\x01\x12\x0b\n\x03log\x18\x03 \x01(\x08\"2\n\x08IntRange\x12\x0b\n\x03low\x18\x01 \x01(\x03\x12\x0c\n\x04high\x18\x02 \x01(\x03\x12\x0b\n\x03log\x18\x03 \x01(\x08\"4\n\nCategories\x12&\n\x06values\x18\x01 \x03(\x0b\x32\x16.google.protobuf.Value\"\xa9\x01\n\tObjective\x12\x13\n\x06metric\x18\x01 \x01(\tB\x03\xe0\x41\x02\x12\x43\n\tdirection\x18\x02 \x01(\x0e\x32+.penstock.api.tuning.v1.Objective.DirectionB\x03\xe0\x41\x02\"B\n\tDirection\x12\x19\n\x15\x44IRECTION_UNSPECIFIED\x10\x00\x12\x0c\n\x08MAXIMIZE\x10\x01\x12\x0c\n\x08MINIMIZE\x10\x02\"~\n\x07Sampler\x12\x32\n\x04kind\x18\x01 \x01(\x0e\x32$.penstock.api.tuning.v1.Sampler.Kind\x12\x0c\n\x04seed\x18\x02 \x01(\x03\"1\n\x04Kind\x12\x14\n\x10KIND_UNSPECIFIED\x10\x00\x12\x07\n\x03TPE\x10\x01\x12\n\n\x06RANDOM\x10\x02\"\xc3\x07\n\x05Study\x12\x11\n\x04name\x18\x01 \x01(\tB\x03\xe0\x41\x08\x12\x1c\n\x0f\x64\x61taset_version\x18\x02 \x01(\tB\x03\xe0\x41\x02\x12\x31\n\x04\x63ode\x18\x03 \x01(\x0b\x32\x1e.penstock.api.training.v1.CodeB\x03\xe0\x41\x02\x12\x0f\n\x07\x63ommand\x18\x04 \x03(\t\x12+\n\nparameters\x18\x05 \x01(\x0b\x32\x17.google.protobuf.Struct\x12\x36\n\tresources\x18\x06 \x01(\x0b\x32#.penstock.api.training.v1.Resources\x12:\n\x05space\x18\x07 \x03(\x0b\x32&.penstock.api.tuning.v1.ParameterSpaceB\x03\xe0\x41\x02\x12\x39\n\tobjective\x18\x08 \x01(\x0b\x32!.penstock.api.tuning.v1.ObjectiveB\x03\xe0\x41\x02\x12\x17\n\nmax_trials\x18\t \x01(\x05\x42\x03\xe0\x41\x02\x12\x13\n\x0bparallelism\x18\n \x01(\x05\x12\x30\n\x07sampler\x18\x0b \x01(\x0b\x32\x1f.penstock.api.tuning.v1.Sampler\x12\r\n\x05model\x18\x0c \x01(\t\x12\x37\n\x05state\x18\r \x01(\x0e\x32#.penstock.api.tuning.v1.Study.StateB\x03\xe0\x41\x03\x12\x13\n\x06reason\x18\x0e \x01(\tB\x03\xe0\x41\x03\x12\x1b\n\x0etrials_running\x18\x0f \x01(\x05\x42\x03\xe0\x41\x03\x12\x1d\n\x10trials_completed\x18\x10 \x01(\x05\x42\x03\xe0\x41\x03\x12\x1a\n\rtrials_failed\x18\x11 \x01(\x05\x42\x03\xe0\x41\x03\x12\x17\n\nbest_trial\x18\x12 \x01(\tB\x03\xe0\x41\x03\x12\x17\n\nbest_value\x18\x13 \x01(\x01\x42\x03\xe0\x41\x03\x12\x1a\n\rmodel_version\x18\x14 \x01(\tB\x03\xe0\x41\x03\x12\x13\n\x06\x61uthor\x18\x15 \x01(\tB\x03\xe0\x41\x03\x12\x34\n\x0b\x63reate_time\x18\x16 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x03\xe0\x41\x03\x12\x31\n\x08\x65nd_time\x18\x17 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x03\xe0\x41\x03\x12\x0c\n\x04\x65tag\x18\x18 \x01(\t\x12\x15\n\x08sequence\x18\x19 \x01(\x03\x42\x03\xe0\x41\x03\"c\n\x05State\x12\x15\n\x11STATE_UNSPECIFIED\x10\x00\x12\x0b\n\x07RUNNING\x10\x01\x12\x0c\n\x08STOPPING\x10\x02\x12\r\n\tSUCCEEDED\x10\x03\x12\n\n\x06\x46\x41ILED\x10\x04\x12\r\n\tCANCELLED\x10\x05\"\xed\x02\n\x05Trial\x12\x11\n\x04name\x18\x01 \x01(\tB\x03\xe0\x41\x08\x12\x0e\n\x06number\x18\x02 \x01(\x03\x12\x32\n\x05state\x18\x03 \x01(\x0e\x32#.penstock.api.tuning.v1.Trial.State\x12+\n\nparameters\x18\x04 \x01(\x0b\x32\x17.google.protobuf.Struct\x12\r\n\x05value\x18\x05 \x01(\x01\x12\x0b\n\x03run\x18\x06 \x01(\t\x12\x0e\n\x06reason\x18\x07 \x01(\t\x12/\n\x0b\x63reate_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08\x65nd_time\x18\t \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"U\n\x05State\x12\x15\n\x11STATE_UNSPECIFIED\x10\x00\x12\x0b\n\x07RUNNING\x10\x01\x12\r\n\tCOMPLETED\x10\x02\x12\n\n\x06\x46\x41ILED\x10\x03\x12\r\n\tCANCELLED\x10\x04\"\x82\x01\n\x12\x43reateStudyRequest\x12\x13\n\x06parent\x18\x01 \x01(\tB\x03\xe0\x41\x02\x12\x10\n\x08study_id\x18\x02 \x01(\t\x12\x31\n\x05study\x18\x03 \x01(\x0b\x32\x1d.penstock.api.tuning.v1.StudyB\x03\xe0\x41\x02\x12\x12\n\nrequest_id\x18\x04 \x01(\t\"$\n\x0fGetStudyRequest\x12\x11\n\x04name\x18\x01 \x01(\tB\x03\xe0\x41\x02\"P\n\x12ListStudiesRequest\x12\x13\n\x06parent\x18\x01 \x01(\tB\x03\xe0\x41\x02\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\"^\n\x13ListStudiesResponse\x12.\n\x07studies\x18\x01 \x03(\x0b\x32\x1d.penstock.api.tuning.v1.Study\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\'\n\x12\x43\x61ncelStudyRequest\x12\x11\n\x04name\x18\x01 \x01(\tB\x03\xe0\x41\x02\"&\n\x11WatchStudyRequest\x12\x11\n\x04name\x18\x01 \x01(\tB\x03\xe0\x41\x02\"O\n\x11ListTrialsRequest\x12\x13\n\x06parent\x18\x01 \x01(\tB\x03\xe0\x41\x02\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\"\\\n\x12ListTrialsResponse\x12-\n\x06trials\x18\x01 \x03(\x0b\x32\x1d.penstock.api.tuning.v1.Trial\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t2\xf1\x06\n\rTuningService\x12\x8c\x01\n\x0b\x43reateStudy\x12*.penstock.api.tuning.v1.CreateStudyRequest\x1a\x1d.penstock.api.tuning.v1.Study\"2\xe8\xc7\x18\x03\x82\xd3\xe4\x93\x02(\"\x1f/v1/{parent=projects/*}/studies:\x05study\x12\x7f\n\x08GetStudy\x12\'.penstock.api.tuning.v1.GetStudyRequest\x1a\x1d.penstock.api.tuning.v1.Study\"+\xe8\xc7\x18\x02\x82\xd3\xe4\x93\x02!\x12\x1f/v1/{name=projects/*/studies/*}\x12\x93\x01\n\x0bListStudies\x12*.penstock.api.tuning.v1.ListStudiesRequest\x1a+.penstock.api.tuning.v1.ListStudiesResponse\"+\xe8\xc7\x18\x02\x82\xd3\xe4\x93\x02!\x12\x1f/v1/{parent=projects/*}/studies\x12\x8f\x01\n\x0b\x43\x61ncelStudy\x12*.penstock.api.tuning.v1.CancelStudyRequest\x1a\x1d.penstock.api.tuning.v1.Study\"5\xe8\xc7\x18\x03\x82\xd3\xe4\x93\x02+\"&/v1/{name=projects/*/studies/*}:cancel:\x01*\x12\x8b\x01\n\nWatchStudy\x12).penstock.api.tuning.v1.WatchStudyRequest\x1a\x1d.penstock.api.tuning.v1.Study\"1\xe8\xc7\x18\x02\x82\xd3\xe4\x93\x02\'\x12%/v1/{name=projects/*/studies/*}:watch0\x01\x12\x99\x01\n\nListTrials\x12).penstock.api.tuning.v1.ListTrialsRequest\x1a*.penstock.api.tuning.v1.ListTrialsResponse\"4\xe8\xc7\x18\x02\x82\xd3\xe4\x93\x02*\x12(/v1/{parent=projects/*/studies/*}/trialsb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n+penstock/api/tuning/v1/tuning_service.proto\x12\x16penstock.api.tuning.v1\x1a\x1cgoogle/api/annotations.proto\x1a\x1fgoogle/api/field_behavior.proto\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a!penstock/api/auth/v1/access.proto\x1a/penstock/api/training/v1/training_service.proto\"\xcd\x01\n\x0eParameterSpace\x12\x11\n\x04name\x18\x01 \x01(\tB\x03\xe0\x41\x02\x12\x33\n\x05\x66loat\x18\x02 \x01(\x0b\x32\".penstock.api.tuning.v1.FloatRangeH\x00\x12/\n\x03int\x18\x03 \x01(\x0b\x32 .penstock.api.tuning.v1.IntRangeH\x00\x12\x39\n\x0b\x63\x61tegorical\x18\x04 \x01(\x0b\x32\".penstock.api.tuning.v1.CategoriesH\x00\x42\x07\n\x05range\"4\n\nFloatRange\x12\x0b\n\x03low\x18\x01 \x01(\x01\x12\x0c\n\x04high\x18\x02 \x01(\x01\x12\x0b\n\x03log\x18\x03 \x01(\x08\"2\n\x08IntRange\x12\x0b\n\x03low\x18\x01 \x01(\x03\x12\x0c\n\x04high\x18\x02 \x01(\x03\x12\x0b\n\x03log\x18\x03 \x01(\x08\"4\n\nCategories\x12&\n\x06values\x18\x01 \x03(\x0b\x32\x16.google.protobuf.Value\"\xa9\x01\n\tObjective\x12\x13\n\x06metric\x18\x01 \x01(\tB\x03\xe0\x41\x02\x12\x43\n\tdirection\x18\x02 \x01(\x0e\x32+.penstock.api.tuning.v1.Objective.DirectionB\x03\xe0\x41\x02\"B\n\tDirection\x12\x19\n\x15\x44IRECTION_UNSPECIFIED\x10\x00\x12\x0c\n\x08MAXIMIZE\x10\x01\x12\x0c\n\x08MINIMIZE\x10\x02\"~\n\x07Sampler\x12\x32\n\x04kind\x18\x01 \x01(\x0e\x32$.penstock.api.tuning.v1.Sampler.Kind\x12\x0c\n\x04seed\x18\x02 \x01(\x03\"1\n\x04Kind\x12\x14\n\x10KIND_UNSPECIFIED\x10\x00\x12\x07\n\x03TPE\x10\x01\x12\n\n\x06RANDOM\x10\x02\"\xc8\x07\n\x05Study\x12\x11\n\x04name\x18\x01 \x01(\tB\x03\xe0\x41\x08\x12\x1c\n\x0f\x64\x61taset_version\x18\x02 \x01(\tB\x03\xe0\x41\x02\x12\x31\n\x04\x63ode\x18\x03 \x01(\x0b\x32\x1e.penstock.api.training.v1.CodeB\x03\xe0\x41\x02\x12\x0f\n\x07\x63ommand\x18\x04 \x03(\t\x12+\n\nparameters\x18\x05 \x01(\x0b\x32\x17.google.protobuf.Struct\x12\x36\n\tresources\x18\x06 \x01(\x0b\x32#.penstock.api.training.v1.Resources\x12:\n\x05space\x18\x07 \x03(\x0b\x32&.penstock.api.tuning.v1.ParameterSpaceB\x03\xe0\x41\x02\x12\x39\n\tobjective\x18\x08 \x01(\x0b\x32!.penstock.api.tuning.v1.ObjectiveB\x03\xe0\x41\x02\x12\x17\n\nmax_trials\x18\t \x01(\x05\x42\x03\xe0\x41\x02\x12\x13\n\x0bparallelism\x18\n \x01(\x05\x12\x30\n\x07sampler\x18\x0b \x01(\x0b\x32\x1f.penstock.api.tuning.v1.Sampler\x12\r\n\x05model\x18\x0c \x01(\t\x12\x37\n\x05state\x18\r \x01(\x0e\x32#.penstock.api.tuning.v1.Study.StateB\x03\xe0\x41\x03\x12\x13\n\x06reason\x18\x0e \x01(\tB\x03\xe0\x41\x03\x12\x1b\n\x0etrials_running\x18\x0f \x01(\x05\x42\x03\xe0\x41\x03\x12\x1d\n\x10trials_completed\x18\x10 \x01(\x05\x42\x03\xe0\x41\x03\x12\x1a\n\rtrials_failed\x18\x11 \x01(\x05\x42\x03\xe0\x41\x03\x12\x17\n\nbest_trial\x18\x12 \x01(\tB\x03\xe0\x41\x03\x12\x17\n\nbest_value\x18\x13 \x01(\x01\x42\x03\xe0\x41\x03\x12\x1a\n\rmodel_version\x18\x14 \x01(\tB\x03\xe0\x41\x03\x12\x13\n\x06\x61uthor\x18\x15 \x01(\tB\x03\xe0\x41\x03\x12\x34\n\x0b\x63reate_time\x18\x16 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x03\xe0\x41\x03\x12\x31\n\x08\x65nd_time\x18\x17 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x03\xe0\x41\x03\x12\x11\n\x04\x65tag\x18\x18 \x01(\tB\x03\xe0\x41\x03\x12\x15\n\x08sequence\x18\x19 \x01(\x03\x42\x03\xe0\x41\x03\"c\n\x05State\x12\x15\n\x11STATE_UNSPECIFIED\x10\x00\x12\x0b\n\x07RUNNING\x10\x01\x12\x0c\n\x08STOPPING\x10\x02\x12\r\n\tSUCCEEDED\x10\x03\x12\n\n\x06\x46\x41ILED\x10\x04\x12\r\n\tCANCELLED\x10\x05\"\x95\x03\n\x05Trial\x12\x11\n\x04name\x18\x01 \x01(\tB\x03\xe0\x41\x08\x12\x13\n\x06number\x18\x02 \x01(\x03\x42\x03\xe0\x41\x03\x12\x37\n\x05state\x18\x03 \x01(\x0e\x32#.penstock.api.tuning.v1.Trial.StateB\x03\xe0\x41\x03\x12\x30\n\nparameters\x18\x04 \x01(\x0b\x32\x17.google.protobuf.StructB\x03\xe0\x41\x03\x12\x12\n\x05value\x18\x05 \x01(\x01\x42\x03\xe0\x41\x03\x12\x10\n\x03run\x18\x06 \x01(\tB\x03\xe0\x41\x03\x12\x13\n\x06reason\x18\x07 \x01(\tB\x03\xe0\x41\x03\x12\x34\n\x0b\x63reate_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x03\xe0\x41\x03\x12\x31\n\x08\x65nd_time\x18\t \x01(\x0b\x32\x1a.google.protobuf.TimestampB\x03\xe0\x41\x03\"U\n\x05State\x12\x15\n\x11STATE_UNSPECIFIED\x10\x00\x12\x0b\n\x07RUNNING\x10\x01\x12\r\n\tCOMPLETED\x10\x02\x12\n\n\x06\x46\x41ILED\x10\x03\x12\r\n\tCANCELLED\x10\x04\"\x82\x01\n\x12\x43reateStudyRequest\x12\x13\n\x06parent\x18\x01 \x01(\tB\x03\xe0\x41\x02\x12\x10\n\x08study_id\x18\x02 \x01(\t\x12\x31\n\x05study\x18\x03 \x01(\x0b\x32\x1d.penstock.api.tuning.v1.StudyB\x03\xe0\x41\x02\x12\x12\n\nrequest_id\x18\x04 \x01(\t\"$\n\x0fGetStudyRequest\x12\x11\n\x04name\x18\x01 \x01(\tB\x03\xe0\x41\x02\"P\n\x12ListStudiesRequest\x12\x13\n\x06parent\x18\x01 \x01(\tB\x03\xe0\x41\x02\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\"^\n\x13ListStudiesResponse\x12.\n\x07studies\x18\x01 \x03(\x0b\x32\x1d.penstock.api.tuning.v1.Study\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\'\n\x12\x43\x61ncelStudyRequest\x12\x11\n\x04name\x18\x01 \x01(\tB\x03\xe0\x41\x02\"&\n\x11WatchStudyRequest\x12\x11\n\x04name\x18\x01 \x01(\tB\x03\xe0\x41\x02\"$\n\x0fGetTrialRequest\x12\x11\n\x04name\x18\x01 \x01(\tB\x03\xe0\x41\x02\"O\n\x11ListTrialsRequest\x12\x13\n\x06parent\x18\x01 \x01(\tB\x03\xe0\x41\x02\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\"\\\n\x12ListTrialsResponse\x12-\n\x06trials\x18\x01 \x03(\x0b\x32\x1d.penstock.api.tuning.v1.Trial\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t2\xfc\x07\n\rTuningService\x12\x8c\x01\n\x0b\x43reateStudy\x12*.penstock.api.tuning.v1.CreateStudyRequest\x1a\x1d.penstock.api.tuning.v1.Study\"2\xe8\xc7\x18\x03\x82\xd3\xe4\x93\x02(\"\x1f/v1/{parent=projects/*}/studies:\x05study\x12\x7f\n\x08GetStudy\x12\'.penstock.api.tuning.v1.GetStudyRequest\x1a\x1d.penstock.api.tuning.v1.Study\"+\xe8\xc7\x18\x02\x82\xd3\xe4\x93\x02!\x12\x1f/v1/{name=projects/*/studies/*}\x12\x93\x01\n\x0bListStudies\x12*.penstock.api.tuning.v1.ListStudiesRequest\x1a+.penstock.api.tuning.v1.ListStudiesResponse\"+\xe8\xc7\x18\x02\x82\xd3\xe4\x93\x02!\x12\x1f/v1/{parent=projects/*}/studies\x12\x8f\x01\n\x0b\x43\x61ncelStudy\x12*.penstock.api.tuning.v1.CancelStudyRequest\x1a\x1d.penstock.api.tuning.v1.Study\"5\xe8\xc7\x18\x03\x82\xd3\xe4\x93\x02+\"&/v1/{name=projects/*/studies/*}:cancel:\x01*\x12\x8b\x01\n\nWatchStudy\x12).penstock.api.tuning.v1.WatchStudyRequest\x1a\x1d.penstock.api.tuning.v1.Study\"1\xe8\xc7\x18\x02\x82\xd3\xe4\x93\x02\'\x12%/v1/{name=projects/*/studies/*}:watch0\x01\x12\x88\x01\n\x08GetTrial\x12\'.penstock.api.tuning.v1.GetTrialRequest\x1a\x1d.penstock.api.tuning.v1.Trial\"4\xe8\xc7\x18\x02\x82\xd3\xe4\x93\x02*\x12(/v1/{name=projects/*/studies/*/trials/*}\x12\x99\x01\n\nListTrials\x12).penstock.api.tuning.v1.ListTrialsRequest\x1a*.penstock.api.tuning.v1.ListTrialsResponse\"4\xe8\xc7\x18\x02\x82\xd3\xe4\x93\x02*\x12(/v1/{parent=projects/*/studies/*}/trialsb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -77,10 +77,28 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_STUDY'].fields_by_name['create_time']._serialized_options = b'\340A\003'
   _globals['_STUDY'].fields_by_name['end_time']._loaded_options = None
   _globals['_STUDY'].fields_by_name['end_time']._serialized_options = b'\340A\003'
+  _globals['_STUDY'].fields_by_name['etag']._loaded_options = None
+  _globals['_STUDY'].fields_by_name['etag']._serialized_options = b'\340A\003'
   _globals['_STUDY'].fields_by_name['sequence']._loaded_options = None
   _globals['_STUDY'].fields_by_name['sequence']._serialized_options = b'\340A\003'
   _globals['_TRIAL'].fields_by_name['name']._loaded_options = None
   _globals['_TRIAL'].fields_by_name['name']._serialized_options = b'\340A\010'
+  _globals['_TRIAL'].fields_by_name['number']._loaded_options = None
+  _globals['_TRIAL'].fields_by_name['number']._serialized_options = b'\340A\003'
+  _globals['_TRIAL'].fields_by_name['state']._loaded_options = None
+  _globals['_TRIAL'].fields_by_name['state']._serialized_options = b'\340A\003'
+  _globals['_TRIAL'].fields_by_name['parameters']._loaded_options = None
+  _globals['_TRIAL'].fields_by_name['parameters']._serialized_options = b'\340A\003'
+  _globals['_TRIAL'].fields_by_name['value']._loaded_options = None
+  _globals['_TRIAL'].fields_by_name['value']._serialized_options = b'\340A\003'
+  _globals['_TRIAL'].fields_by_name['run']._loaded_options = None
+  _globals['_TRIAL'].fields_by_name['run']._serialized_options = b'\340A\003'
+  _globals['_TRIAL'].fields_by_name['reason']._loaded_options = None
+  _globals['_TRIAL'].fields_by_name['reason']._serialized_options = b'\340A\003'
+  _globals['_TRIAL'].fields_by_name['create_time']._loaded_options = None
+  _globals['_TRIAL'].fields_by_name['create_time']._serialized_options = b'\340A\003'
+  _globals['_TRIAL'].fields_by_name['end_time']._loaded_options = None
+  _globals['_TRIAL'].fields_by_name['end_time']._serialized_options = b'\340A\003'
   _globals['_CREATESTUDYREQUEST'].fields_by_name['parent']._loaded_options = None
   _globals['_CREATESTUDYREQUEST'].fields_by_name['parent']._serialized_options = b'\340A\002'
   _globals['_CREATESTUDYREQUEST'].fields_by_name['study']._loaded_options = None
@@ -93,6 +111,8 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_CANCELSTUDYREQUEST'].fields_by_name['name']._serialized_options = b'\340A\002'
   _globals['_WATCHSTUDYREQUEST'].fields_by_name['name']._loaded_options = None
   _globals['_WATCHSTUDYREQUEST'].fields_by_name['name']._serialized_options = b'\340A\002'
+  _globals['_GETTRIALREQUEST'].fields_by_name['name']._loaded_options = None
+  _globals['_GETTRIALREQUEST'].fields_by_name['name']._serialized_options = b'\340A\002'
   _globals['_LISTTRIALSREQUEST'].fields_by_name['parent']._loaded_options = None
   _globals['_LISTTRIALSREQUEST'].fields_by_name['parent']._serialized_options = b'\340A\002'
   _globals['_TUNINGSERVICE'].methods_by_name['CreateStudy']._loaded_options = None
@@ -105,6 +125,8 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_TUNINGSERVICE'].methods_by_name['CancelStudy']._serialized_options = b'\350\307\030\003\202\323\344\223\002+\"&/v1/{name=projects/*/studies/*}:cancel:\001*'
   _globals['_TUNINGSERVICE'].methods_by_name['WatchStudy']._loaded_options = None
   _globals['_TUNINGSERVICE'].methods_by_name['WatchStudy']._serialized_options = b'\350\307\030\002\202\323\344\223\002\'\022%/v1/{name=projects/*/studies/*}:watch'
+  _globals['_TUNINGSERVICE'].methods_by_name['GetTrial']._loaded_options = None
+  _globals['_TUNINGSERVICE'].methods_by_name['GetTrial']._serialized_options = b'\350\307\030\002\202\323\344\223\002*\022(/v1/{name=projects/*/studies/*/trials/*}'
   _globals['_TUNINGSERVICE'].methods_by_name['ListTrials']._loaded_options = None
   _globals['_TUNINGSERVICE'].methods_by_name['ListTrials']._serialized_options = b'\350\307\030\002\202\323\344\223\002*\022(/v1/{parent=projects/*/studies/*}/trials'
   _globals['_PARAMETERSPACE']._serialized_start=282
@@ -124,29 +146,31 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_SAMPLER_KIND']._serialized_start=898
   _globals['_SAMPLER_KIND']._serialized_end=947
   _globals['_STUDY']._serialized_start=950
-  _globals['_STUDY']._serialized_end=1913
-  _globals['_STUDY_STATE']._serialized_start=1814
-  _globals['_STUDY_STATE']._serialized_end=1913
-  _globals['_TRIAL']._serialized_start=1916
-  _globals['_TRIAL']._serialized_end=2281
-  _globals['_TRIAL_STATE']._serialized_start=2196
-  _globals['_TRIAL_STATE']._serialized_end=2281
-  _globals['_CREATESTUDYREQUEST']._serialized_start=2284
-  _globals['_CREATESTUDYREQUEST']._serialized_end=2414
-  _globals['_GETSTUDYREQUEST']._serialized_start=2416
-  _globals['_GETSTUDYREQUEST']._serialized_end=2452
-  _globals['_LISTSTUDIESREQUEST']._serialized_start=2454
-  _globals['_LISTSTUDIESREQUEST']._serialized_end=2534
-  _globals['_LISTSTUDIESRESPONSE']._serialized_start=2536
-  _globals['_LISTSTUDIESRESPONSE']._serialized_end=2630
-  _globals['_CANCELSTUDYREQUEST']._serialized_start=2632
-  _globals['_CANCELSTUDYREQUEST']._serialized_end=2671
-  _globals['_WATCHSTUDYREQUEST']._serialized_start=2673
-  _globals['_WATCHSTUDYREQUEST']._serialized_end=2711
-  _globals['_LISTTRIALSREQUEST']._serialized_start=2713
-  _globals['_LISTTRIALSREQUEST']._serialized_end=2792
-  _globals['_LISTTRIALSRESPONSE']._serialized_start=2794
-  _globals['_LISTTRIALSRESPONSE']._serialized_end=2886
-  _globals['_TUNINGSERVICE']._serialized_start=2889
-  _globals['_TUNINGSERVICE']._serialized_end=3770
+  _globals['_STUDY']._serialized_end=1918
+  _globals['_STUDY_STATE']._serialized_start=1819
+  _globals['_STUDY_STATE']._serialized_end=1918
+  _globals['_TRIAL']._serialized_start=1921
+  _globals['_TRIAL']._serialized_end=2326
+  _globals['_TRIAL_STATE']._serialized_start=2241
+  _globals['_TRIAL_STATE']._serialized_end=2326
+  _globals['_CREATESTUDYREQUEST']._serialized_start=2329
+  _globals['_CREATESTUDYREQUEST']._serialized_end=2459
+  _globals['_GETSTUDYREQUEST']._serialized_start=2461
+  _globals['_GETSTUDYREQUEST']._serialized_end=2497
+  _globals['_LISTSTUDIESREQUEST']._serialized_start=2499
+  _globals['_LISTSTUDIESREQUEST']._serialized_end=2579
+  _globals['_LISTSTUDIESRESPONSE']._serialized_start=2581
+  _globals['_LISTSTUDIESRESPONSE']._serialized_end=2675
+  _globals['_CANCELSTUDYREQUEST']._serialized_start=2677
+  _globals['_CANCELSTUDYREQUEST']._serialized_end=2716
+  _globals['_WATCHSTUDYREQUEST']._serialized_start=2718
+  _globals['_WATCHSTUDYREQUEST']._serialized_end=2756
+  _globals['_GETTRIALREQUEST']._serialized_start=2758
+  _globals['_GETTRIALREQUEST']._serialized_end=2794
+  _globals['_LISTTRIALSREQUEST']._serialized_start=2796
+  _globals['_LISTTRIALSREQUEST']._serialized_end=2875
+  _globals['_LISTTRIALSRESPONSE']._serialized_start=2877
+  _globals['_LISTTRIALSRESPONSE']._serialized_end=2969
+  _globals['_TUNINGSERVICE']._serialized_start=2972
+  _globals['_TUNINGSERVICE']._serialized_end=3992
 # @@protoc_insertion_point(module_scope)

@@ -498,6 +498,22 @@ class WatchStudyRequest(google.protobuf.message.Message):
 Global___WatchStudyRequest: typing_extensions.TypeAlias = WatchStudyRequest
 
 @typing.final
+class GetTrialRequest(google.protobuf.message.Message):
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: builtins.int
+    name: builtins.str
+    def __init__(
+        self,
+        *,
+        name: builtins.str = ...,
+    ) -> None: ...
+    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["name", b"name"]
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+
+Global___GetTrialRequest: typing_extensions.TypeAlias = GetTrialRequest
+
+@typing.final
 class ListTrialsRequest(google.protobuf.message.Message):
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 

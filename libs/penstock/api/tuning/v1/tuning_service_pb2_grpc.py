@@ -60,6 +60,11 @@ class TuningServiceStub:
                 request_serializer=penstock_dot_api_dot_tuning_dot_v1_dot_tuning__service__pb2.WatchStudyRequest.SerializeToString,
                 response_deserializer=penstock_dot_api_dot_tuning_dot_v1_dot_tuning__service__pb2.Study.FromString,
                 _registered_method=True)
+        self.GetTrial = channel.unary_unary(
+                '/penstock.api.tuning.v1.TuningService/GetTrial',
+                request_serializer=penstock_dot_api_dot_tuning_dot_v1_dot_tuning__service__pb2.GetTrialRequest.SerializeToString,
+                response_deserializer=penstock_dot_api_dot_tuning_dot_v1_dot_tuning__service__pb2.Trial.FromString,
+                _registered_method=True)
         self.ListTrials = channel.unary_unary(
                 '/penstock.api.tuning.v1.TuningService/ListTrials',
                 request_serializer=penstock_dot_api_dot_tuning_dot_v1_dot_tuning__service__pb2.ListTrialsRequest.SerializeToString,
@@ -106,6 +111,13 @@ class TuningServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def GetTrial(self, request, context):
+        """Read a trial.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def ListTrials(self, request, context):
         """List the trials of a study, by number.
         """
@@ -140,6 +152,11 @@ def add_TuningServiceServicer_to_server(servicer, server):
                     servicer.WatchStudy,
                     request_deserializer=penstock_dot_api_dot_tuning_dot_v1_dot_tuning__service__pb2.WatchStudyRequest.FromString,
                     response_serializer=penstock_dot_api_dot_tuning_dot_v1_dot_tuning__service__pb2.Study.SerializeToString,
+            ),
+            'GetTrial': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetTrial,
+                    request_deserializer=penstock_dot_api_dot_tuning_dot_v1_dot_tuning__service__pb2.GetTrialRequest.FromString,
+                    response_serializer=penstock_dot_api_dot_tuning_dot_v1_dot_tuning__service__pb2.Trial.SerializeToString,
             ),
             'ListTrials': grpc.unary_unary_rpc_method_handler(
                     servicer.ListTrials,
@@ -283,6 +300,33 @@ class TuningService:
             '/penstock.api.tuning.v1.TuningService/WatchStudy',
             penstock_dot_api_dot_tuning_dot_v1_dot_tuning__service__pb2.WatchStudyRequest.SerializeToString,
             penstock_dot_api_dot_tuning_dot_v1_dot_tuning__service__pb2.Study.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetTrial(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/penstock.api.tuning.v1.TuningService/GetTrial',
+            penstock_dot_api_dot_tuning_dot_v1_dot_tuning__service__pb2.GetTrialRequest.SerializeToString,
+            penstock_dot_api_dot_tuning_dot_v1_dot_tuning__service__pb2.Trial.FromString,
             options,
             channel_credentials,
             insecure,

@@ -37,6 +37,8 @@ class TuningServiceStub:
     """Stop a study: its running trials are cancelled; what was told counts."""
     WatchStudy: grpc.UnaryStreamMultiCallable[penstock.api.tuning.v1.tuning_service_pb2.WatchStudyRequest, penstock.api.tuning.v1.tuning_service_pb2.Study]
     """Follow a study until it ends."""
+    GetTrial: grpc.UnaryUnaryMultiCallable[penstock.api.tuning.v1.tuning_service_pb2.GetTrialRequest, penstock.api.tuning.v1.tuning_service_pb2.Trial]
+    """Read a trial."""
     ListTrials: grpc.UnaryUnaryMultiCallable[penstock.api.tuning.v1.tuning_service_pb2.ListTrialsRequest, penstock.api.tuning.v1.tuning_service_pb2.ListTrialsResponse]
     """List the trials of a study, by number."""
 
@@ -55,6 +57,8 @@ class TuningServiceAsyncStub(TuningServiceStub):
     """Stop a study: its running trials are cancelled; what was told counts."""
     WatchStudy: grpc.aio.UnaryStreamMultiCallable[penstock.api.tuning.v1.tuning_service_pb2.WatchStudyRequest, penstock.api.tuning.v1.tuning_service_pb2.Study]  # type: ignore[assignment]
     """Follow a study until it ends."""
+    GetTrial: grpc.aio.UnaryUnaryMultiCallable[penstock.api.tuning.v1.tuning_service_pb2.GetTrialRequest, penstock.api.tuning.v1.tuning_service_pb2.Trial]  # type: ignore[assignment]
+    """Read a trial."""
     ListTrials: grpc.aio.UnaryUnaryMultiCallable[penstock.api.tuning.v1.tuning_service_pb2.ListTrialsRequest, penstock.api.tuning.v1.tuning_service_pb2.ListTrialsResponse]  # type: ignore[assignment]
     """List the trials of a study, by number."""
 
@@ -100,6 +104,14 @@ class TuningServiceServicer(metaclass=abc.ABCMeta):
         context: _ServicerContext,
     ) -> typing.Union[collections.abc.Iterator[penstock.api.tuning.v1.tuning_service_pb2.Study], collections.abc.AsyncIterator[penstock.api.tuning.v1.tuning_service_pb2.Study]]:
         """Follow a study until it ends."""
+
+    @abc.abstractmethod
+    def GetTrial(
+        self,
+        request: penstock.api.tuning.v1.tuning_service_pb2.GetTrialRequest,
+        context: _ServicerContext,
+    ) -> typing.Union[penstock.api.tuning.v1.tuning_service_pb2.Trial, collections.abc.Awaitable[penstock.api.tuning.v1.tuning_service_pb2.Trial]]:
+        """Read a trial."""
 
     @abc.abstractmethod
     def ListTrials(
