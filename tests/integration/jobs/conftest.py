@@ -71,6 +71,14 @@ class Bench:
         assert seen.result is not None, f"LOST; {self._why(spec.ref)}"
         return seen.result
 
+    async def ended(self, spec: JobSpec) -> None:
+        """Have it run to its result, and its shim leave, which takes a moment longer."""
+        await self.result(spec)
+        deadline = time.monotonic() + TIMEOUT
+        while self.attempt(spec).held():
+            assert time.monotonic() < deadline, f"still held; {self._why(spec.ref)}"
+            await asyncio.sleep(0.02)
+
     async def log(self, spec: JobSpec) -> str:
         return (await self.executor.read_log(spec.ref)).data.decode()
 

@@ -181,7 +181,7 @@ async def test_a_job_cannot_set_the_variables_of_the_contract(bench: Bench) -> N
 
 async def test_cleanup_forgets_an_attempt_but_not_its_result(bench: Bench) -> None:
     spec = bench.shell("echo x > $PENSTOCK_OUTPUT_DIR/x")
-    await bench.result(spec)
+    await bench.ended(spec)
     await bench.executor.cleanup(spec.ref, last=True)
     assert not (bench.root / spec.job).exists()
     await bench.executor.start(spec)

@@ -21,7 +21,7 @@ async def none_wanted(jobs: Sequence[str]) -> set[str]:
 
 async def test_folders_of_ended_jobs_are_removed_and_those_of_wanted_ones_stay(bench: Bench) -> None:
     for job in ("run.p.done", "run.p.more", "evaluation.p.done"):
-        await bench.result(bench.shell("true", job=job))
+        await bench.ended(bench.shell("true", job=job))
     assert await bench.executor.jobs("run.") == ["run.p.done", "run.p.more"]
 
     async def more(jobs: Sequence[str]) -> set[str]:
@@ -33,7 +33,7 @@ async def test_folders_of_ended_jobs_are_removed_and_those_of_wanted_ones_stay(b
 
 async def test_an_ended_job_that_is_held_stays_until_it_is_not(bench: Bench) -> None:
     first = bench.shell("true", job="run.p.r")
-    await bench.result(first)
+    await bench.ended(first)
     second = bench.shell("echo begun; sleep 60", job="run.p.r", attempt=2)
     await bench.executor.start(second)
     await bench.log_with(second, "begun")
@@ -51,11 +51,11 @@ async def test_an_ended_job_that_is_held_stays_until_it_is_not(bench: Bench) -> 
 
 
 async def test_a_job_that_begins_during_a_sweep_is_left_alone(bench: Bench) -> None:
-    await bench.result(bench.shell("true", job="run.p.old"))
+    await bench.ended(bench.shell("true", job="run.p.old"))
     new = bench.shell("true", job="run.p.new")
 
     async def meanwhile(jobs: Sequence[str]) -> set[str]:
-        await bench.result(new)
+        await bench.ended(new)
         return set()
 
     await Leftovers(bench.executor, "run.", meanwhile).sweep()
@@ -64,7 +64,7 @@ async def test_a_job_that_begins_during_a_sweep_is_left_alone(bench: Bench) -> N
 
 async def test_cancelling_what_has_ended_does_not_make_its_folder_again(bench: Bench) -> None:
     spec = bench.shell("true", job="run.p.r")
-    await bench.result(spec)
+    await bench.ended(spec)
     await bench.executor.cleanup(spec.ref, last=True)
     await bench.executor.cancel(spec.ref, 1.0)
     assert not await bench.executor.jobs("run.")
