@@ -20,7 +20,7 @@ from penstock.store import now
 from services.serving import transitions
 from services.serving.instances import Instances, Key
 from services.serving.judge import Window
-from services.serving.model import WHOLE, Endpoint, Member, Revision, RevisionState, Transition
+from services.serving.model import Endpoint, Member, Revision, RevisionState, Transition
 from services.serving.repository import Repository
 from services.serving.traffic import Address, Traffic, key_of
 from services.serving.verification import Verifier
@@ -214,8 +214,9 @@ class Rollout:
 
     async def _judge(self, endpoint: Endpoint, revision: Revision) -> float | None:
         """Hold a step while nothing speaks against the revision; then the next one."""
-        if endpoint.wanted_weight(revision.number) == WHOLE:
-            return None  # it is suspended, and serves when it is back
+        if revision.number in endpoint.suspended:
+            self._holds.pop((endpoint.name, revision.number), None)  # the step is judged anew when it is back
+            return None
         hold = await self._hold(endpoint, revision)
         records, hold.position = await self._traffic.answers(hold.position)
         hold.window.add(records)

@@ -27,10 +27,7 @@ class Traffic:
         if not endpoint.members:
             await self.remove(endpoint.name)
             return
-        members = [
-            Member(m.revision, *addresses[m.revision], 0 if m.revision in endpoint.suspended else m.weight)
-            for m in endpoint.members
-        ]
+        members = [Member(m.revision, *addresses[m.revision], m.weight) for m in endpoint.shares]
         await self._write(lambda: self.edge.set_endpoint(project, id, members, endpoint.generation))
         await self.edge.applied(project, id, endpoint.generation)
 

@@ -200,6 +200,59 @@ async def test_a_draining_member_gets_nothing_new_and_finishes_what_it_has(
     assert await edge.rq_active("alpha", "clf", 1) == 0
 
 
+async def statuses(platform: Platform, http: aiohttp.ClientSession, number: int) -> collections.Counter[str]:
+    """How that many requests end, by REST and gRPC in turn: the label of who answered, or the error."""
+    found: collections.Counter[str] = collections.Counter()
+    async with grpc.aio.insecure_channel(platform.address, options=[("grpc.enable_retries", 0)]) as channel:
+        stub = service_pb2_grpc.GRPCInferenceServiceStub(channel)
+        for _ in range(number // 2):
+            async with http.post(platform.url + INFER, json={}, headers=platform.headers()) as response:
+                found[(await response.json())["id"] if response.status == 200 else str(response.status)] += 1
+            try:
+                answer = await stub.ModelInfer(
+                    service_pb2.ModelInferRequest(model_name="clf"), metadata=platform.metadata()
+                )
+                found[answer.id] += 1
+            except grpc.aio.AioRpcError as error:
+                found[error.code().name] += 1
+    return found
+
+
+async def test_members_without_a_share_get_nothing_even_when_nobody_has_one(
+    platform: Platform, http: aiohttp.ClientSession, pair: tuple[ModelServer, ModelServer]
+) -> None:
+    await shift(platform, pair[0].member(0), pair[1].member(0))
+    assert await statuses(platform, http, 20) == {"503": 10, "UNAVAILABLE": 10}
+    await shift(platform, pair[0].member(1), pair[1].member(0))
+    assert await statuses(platform, http, 20) == {"r1": 20}
+
+
+async def test_a_member_without_a_share_gets_nothing_when_the_one_that_serves_is_killed(
+    platform: Platform, http: aiohttp.ClientSession, pair: tuple[ModelServer, ModelServer]
+) -> None:
+    first, second = pair
+    await shift(platform, first.member(100), second.member(0))
+    first.kill()
+    assert await statuses(platform, http, 40) == {"503": 20, "UNAVAILABLE": 20}
+    first.start()  # on its ports; nobody tells Envoy
+    async with asyncio.timeout(10):
+        while "r1" not in await statuses(platform, http, 2):
+            pass
+    assert "r2" not in await statuses(platform, http, 20)
+
+
+async def test_the_last_member_with_a_share_is_asked_however_badly_it_answers(
+    platform: Platform,
+    http: aiohttp.ClientSession,
+    model_server: Callable[..., ModelServer],
+    pair: tuple[ModelServer, ModelServer],
+) -> None:
+    broken = model_server(4, fail=True)
+    for beside in ([], [pair[0].member(0)]):
+        await shift(platform, broken.member(100), *beside)
+        assert await statuses(platform, http, 40) == {"500": 20, "INTERNAL": 20}
+
+
 async def test_members_and_keys_survive_a_restart_of_envoy(
     platform: Platform, http: aiohttp.ClientSession, pair: tuple[ModelServer, ModelServer]
 ) -> None:
