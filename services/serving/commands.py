@@ -59,13 +59,16 @@ class Commands:
     async def rollback(self, name: str, *, author: str, request: str) -> tuple[Stored[Endpoint], Revision]:
         """Queue a revision of what was served before; during a shift, end that: then what serves is answered.
 
+        The same `request` again does nothing more. One that ended a shift has left no revision to know it by, so the
+        document remembers it.
+
         Raises NotFound, FailedPrecondition if nothing else was served.
         """
         known = await self._known(name, request)
         if known is not None:
             return known
         asked = _asked(author, request)
-        stored = await self.repository.change(name, lambda endpoint: transitions.rollback(endpoint, asked))
+        stored = await self.repository.change(name, lambda endpoint: transitions.rollback(endpoint, asked), request)
         self.wake(name)
         return _made(stored, request)
 

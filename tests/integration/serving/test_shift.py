@@ -132,6 +132,23 @@ async def test_a_rollback_during_a_shift_ends_it(shared: ServingPlatform) -> Non
     await shared.settled("abort")
 
 
+async def test_a_rollback_that_ended_a_shift_does_nothing_more_when_it_is_asked_again(shared: ServingPlatform) -> None:
+    """Its answer was lost, say. There is no shift any more, but a model that was served before."""
+    await shared.served("again", shared.model(2.0))
+    second = await shared.served("again", shared.model(3.0))
+    made = await shared.deploy("again", shared.model(4.0), 50, 100, hold=600.0)
+    await shared.wait_for(made.name, pb.Revision.SHIFTING)
+    request = pb.RollbackEndpointRequest(name=f"projects/{PROJECT}/endpoints/again", request_id="once")
+    assert (await shared.stub().RollbackEndpoint(request)).name == second.name
+    await shared.wait_for(made.name, pb.Revision.FAILED)
+    assert (await shared.stub().RollbackEndpoint(request)).name == second.name
+    listed = await shared.stub().ListRevisions(pb.ListRevisionsRequest(parent=request.name))
+    assert [revision.number for revision in listed.revisions] == [3, 2, 1]
+    assert (await shared.endpoint("again")).state == pb.Endpoint.READY
+    other = pb.RollbackEndpointRequest(name=request.name, request_id="twice")
+    assert (await shared.stub().RollbackEndpoint(other)).number == 4
+
+
 async def test_deploys_wait_for_each_other_in_order(shared: ServingPlatform) -> None:
     made = [await shared.deploy("queue", shared.model(float(n))) for n in (2, 3, 4)]
     await shared.wait_for(made[2].name)
