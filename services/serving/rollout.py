@@ -230,10 +230,13 @@ class Rollout:
             self._notes[endpoint.name, revision.number].hold = None  # the step is judged anew when it is back
             return None
         hold = await self._hold(endpoint, revision)
+        hold.window.count(await self._traffic.attempts(endpoint.name, revision.number, endpoint.serving))
         records, hold.position = await self._traffic.answers(hold.position)
         hold.window.add(records)
         if reason := hold.window.verdict():
             return await self._give_up(endpoint, revision, reason)
+        if hold.window.ejected:
+            hold.until = time.monotonic() + revision.hold  # it shows what it can do when it is asked again
         left = hold.until - time.monotonic()
         if left > 0:
             return min(left, LOOK_SECONDS)
@@ -247,7 +250,8 @@ class Rollout:
         began = time.monotonic() - await self._traffic.uptime()
         hold = notes.hold
         if hold is None or hold.step != revision.step or abs(hold.began - began) > 2:
-            window = Window(*key_of(endpoint.name), revision.number, endpoint.serving)
+            begun = await self._traffic.attempts(endpoint.name, revision.number, endpoint.serving)
+            window = Window(*key_of(endpoint.name), revision.number, endpoint.serving, begun)
             until = time.monotonic() + revision.hold
             hold = notes.hold = Hold(revision.step, window, self._traffic.log_end(), began, until)
         return hold

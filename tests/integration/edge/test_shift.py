@@ -14,7 +14,7 @@ import pytest
 import pytest_asyncio
 from tritonclient.grpc import service_pb2, service_pb2_grpc
 
-from penstock.edge import PREDICTION_HEADER, clusters, files, routes
+from penstock.edge import PREDICTION_HEADER, Attempts, clusters, files, routes
 from penstock.edge.files import replace_json
 from penstock.errors import Unavailable
 from tests.integration.edge.conftest import ModelServer, Platform
@@ -323,6 +323,27 @@ async def test_a_kill_at_any_write_is_healed_by_saying_it_again(
         assert await slow(platform, http, 0, f"/v2/models/{name}/infer") == "r1"
         edge.remove_endpoint("alpha", name)
     assert reached == [1, 2, 3]
+
+
+async def test_a_member_that_answers_nothing_is_counted_though_no_client_notices(
+    platform: Platform,
+    http: aiohttp.ClientSession,
+    model_server: Callable[..., ModelServer],
+    pair: tuple[ModelServer, ModelServer],
+) -> None:
+    edge, mute = platform.edge, model_server(5, mute=True)
+    await shift(platform, pair[0].member(50), mute.member(50))
+    found = before = await edge.attempts("alpha", "clf", (1, 5))
+    start, answers = edge.access_log_end(), collections.Counter[str]()
+    while not found[5].ejected:
+        answers += await statuses(platform, http, 2)
+        found = await edge.attempts("alpha", "clf", (1, 5))
+    assert set(answers) == {"r1"} and not found[1].ejected
+    assert found[1].count - before[1].count == answers["r1"] and found[1].failed == before[1].failed
+    assert found[5].failed == found[5].count >= 3 and before[5].count == 0
+    records, _ = edge.access_log(start)
+    assert {record.revision for record in records} == {1}  # the log names who was asked last
+    assert await edge.attempts("alpha", "clf", (9,)) == {9: Attempts()}
 
 
 async def test_a_member_that_answers_badly_is_left_out_for_a_while(
