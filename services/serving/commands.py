@@ -59,20 +59,25 @@ class Commands:
     async def rollback(self, name: str, *, author: str, request: str) -> tuple[Stored[Endpoint], Revision]:
         """Queue a revision of what was served before; during a shift, end that: then what serves is answered.
 
+        The same `request` again does nothing more. One that ended a shift has left no revision to know it by, so the
+        document remembers it.
+
         Raises NotFound, FailedPrecondition if nothing else was served.
         """
         known = await self._known(name, request)
         if known is not None:
             return known
         asked = _asked(author, request)
-        stored = await self.repository.change(name, lambda endpoint: transitions.rollback(endpoint, asked))
+        stored = await self.repository.change(
+            name, lambda endpoint: transitions.rollback(endpoint, asked), request=request
+        )
         self.wake(name)
         return _made(stored, request)
 
     async def delete(self, name: str, etag: str = "") -> None:
         """Ask for an endpoint's end; it is gone a moment later. Raises NotFound; Conflict for another `etag`."""
         moment = now()
-        await self.repository.change(name, lambda endpoint: transitions.delete(endpoint, moment), etag)
+        await self.repository.change(name, lambda endpoint: transitions.delete(endpoint, moment), etag=etag)
         self.wake(name)
 
     async def _known(self, name: str, request: str) -> tuple[Stored[Endpoint], Revision] | None:

@@ -1,13 +1,13 @@
-"""Judges a revision that has a part of the traffic by what the edge wrote down of its answers and the old one's."""
+"""Judges a revision that has a part of the traffic by what the edge saw of its answers and the old one's."""
 
 from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
-from penstock.edge import AccessRecord
+from penstock.edge import AccessRecord, Attempts
 
 MIN_FAILED = 3  # one failed answer may be chance
 MORE_FAILED = 0.02  # of its answers, beyond the old one's ratio
@@ -18,56 +18,65 @@ KEPT = 10_000  # durations
 
 
 @dataclass
-class Answers:
-    """What one revision answered; durations in seconds."""
-
-    count: int = 0
-    failed: int = 0
-    durations: deque[float] = field(default_factory=lambda: deque(maxlen=KEPT))
-
-    @property
-    def ratio(self) -> float:
-        """How much of it failed."""
-        return self.failed / self.count if self.count else 0.0
-
-    @property
-    def p99(self) -> float:
-        """The 99th percentile of the durations."""
-        ordered = sorted(self.durations)
-        return ordered[math.ceil(0.99 * len(ordered)) - 1]
-
-
-@dataclass
 class Window:
-    """The answers since a step was entered, of the new revision and the old one. `old` 0: there is none."""
+    """What the new revision and the old one did since a step was entered. `begun` is what was counted before.
+
+    Failures are Envoy's own counts, of each attempt: of a request that the new one did not answer, the log only names
+    the old one, which was asked next. Durations, in seconds, are those of the log. `old` 0: there is none.
+    """
 
     project: str
     endpoint: str
     new: int
     old: int
-    answers: dict[int, Answers] = field(default_factory=dict)
+    begun: Mapping[int, Attempts] = field(default_factory=dict)
+    counts: dict[int, Attempts] = field(default_factory=dict)
+    durations: dict[int, deque[float]] = field(default_factory=dict)
+
+    def count(self, attempts: Mapping[int, Attempts]) -> None:
+        """Take in what is counted by now."""
+        for revision, found in attempts.items():
+            before = self.begun.get(revision, Attempts())
+            # A model server that came back elsewhere is counted from 0.
+            count, failed = max(0, found.count - before.count), max(0, found.failed - before.failed)
+            self.counts[revision] = Attempts(count, failed, found.ejected)
 
     def add(self, records: Iterable[AccessRecord]) -> None:
-        """Count what is about these revisions."""
+        """Take in how long predictions of these revisions took."""
         for record in records:
             ours = (record.project, record.endpoint) == (self.project, self.endpoint) and record.predicting
             if ours and record.revision in (self.new, self.old) and record.revision:
-                answers = self.answers.setdefault(record.revision, Answers())
-                answers.count += 1
-                answers.failed += record.failed
-                answers.durations.append(record.duration)
+                self.durations.setdefault(record.revision, deque(maxlen=KEPT)).append(record.duration)
+
+    @property
+    def ejected(self) -> bool:
+        """Whether Envoy leaves the new one out at the moment: then it says nothing for it that it fails nothing."""
+        return self.counts.get(self.new, Attempts()).ejected
 
     def verdict(self) -> str:
         """Why the new revision must go; "" while nothing speaks against it."""
-        new, old = self.answers.get(self.new, Answers()), self.answers.get(self.old, Answers())
-        if new.failed >= MIN_FAILED and new.ratio > old.ratio + MORE_FAILED:
+        new, old = self.counts.get(self.new, Attempts()), self.counts.get(self.old, Attempts())
+        if new.failed >= MIN_FAILED and _ratio(new) > _ratio(old) + MORE_FAILED:
             return (
                 f"{new.failed} of its {new.count} answers failed, while {old.failed} of {old.count} failed for the "
                 "revision that it was to replace."
             )
-        if min(new.count, old.count) >= MIN_TIMED and new.p99 > max(SLOWER * old.p99, old.p99 + SLOWER_SECONDS):
+        times = [self.durations.get(revision, deque[float]()) for revision in (self.new, self.old)]
+        if min(map(len, times)) < MIN_TIMED:
+            return ""
+        ours, theirs = map(_p99, times)
+        if ours > max(SLOWER * theirs, theirs + SLOWER_SECONDS):
             return (
-                f"Its answers take {new.p99 * 1000:.0f} ms (99th percentile of {new.count}), "
-                f"the revision that it was to replace takes {old.p99 * 1000:.0f} ms."
+                f"Its answers take {ours * 1000:.0f} ms (99th percentile of {len(times[0])}), "
+                f"the revision that it was to replace takes {theirs * 1000:.0f} ms."
             )
         return ""
+
+
+def _ratio(attempts: Attempts) -> float:
+    return attempts.failed / attempts.count if attempts.count else 0.0
+
+
+def _p99(durations: Iterable[float]) -> float:
+    ordered = sorted(durations)
+    return ordered[math.ceil(0.99 * len(ordered)) - 1]

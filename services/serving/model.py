@@ -117,6 +117,17 @@ class Endpoint:
         """The share that a revision should have."""
         return next((member.weight for member in self.members if member.revision == number), 0)
 
+    @property
+    def shares(self) -> tuple[Member, ...]:
+        """What the edge is to give each member now: nothing to suspended ones, so that the others share it.
+
+        A revision that was given everything and died before it was seen to have it: what serves answers on.
+        """
+        weights = {m.revision: 0 if m.revision in self.suspended else m.weight for m in self.members}
+        if self.serving in weights and self.serving not in self.suspended and not any(weights.values()):
+            weights[self.serving] = WHOLE
+        return tuple(Member(revision, weight) for revision, weight in weights.items())
+
     def weight(self, number: int) -> int:
         """The share that a revision was seen to have."""
         return next((member.weight for member in self.traffic if member.revision == number), 0)

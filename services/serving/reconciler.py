@@ -155,6 +155,7 @@ class Reconciler:
         await asyncio.gather(*(self._instances.remove(endpoint.name, number) for number in live))
         stored = await self._repository.endpoints.get(endpoint.name)
         await self._repository.remove(stored, now())
+        self._rollout.forget(endpoint.name)
         self._signals.notify(endpoint.name)
         return None
 

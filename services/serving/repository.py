@@ -33,17 +33,19 @@ class Repository:
         await self.endpoints.prepare()
         await self._old.prepare()
 
-    async def change(self, name: str, transition: Transition, etag: str = "") -> Stored[Endpoint]:
-        """Apply a transition of the model, its facts in the same write. Raises what the transition raises, NotFound.
+    async def change(
+        self, name: str, transition: Transition, *, request: str | None = None, etag: str = ""
+    ) -> Stored[Endpoint]:
+        """Apply a transition of the model, its facts in the same write; one of a `request` that was applied, not again.
 
-        With an `etag` that is not the endpoint's: raises Conflict.
+        Raises what the transition raises, NotFound, and Conflict for an `etag` that is not the endpoint's.
         """
 
         def apply(endpoint: Endpoint) -> Endpoint | tuple[Endpoint, list[NewEvent]]:
             outcome = transition(endpoint)
             return (outcome[0], [NewEvent.of(fact) for fact in outcome[1]]) if isinstance(outcome, tuple) else outcome
 
-        return await self.endpoints.change(name, apply, etag=etag)
+        return await self.endpoints.change(name, apply, request_id=request, etag=etag)
 
     async def remove(self, stored: Stored[Endpoint], moment: datetime) -> None:
         """Delete an endpoint; its revisions stay as rows, so that no number is given twice. Raises Conflict."""

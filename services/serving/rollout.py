@@ -7,6 +7,7 @@ done: so any instance of the service goes on where another died.
 from __future__ import annotations
 
 import time
+from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -20,7 +21,7 @@ from penstock.store import now
 from services.serving import transitions
 from services.serving.instances import Instances, Key
 from services.serving.judge import Window
-from services.serving.model import WHOLE, Endpoint, Member, Revision, RevisionState, Transition
+from services.serving.model import Endpoint, Member, Revision, RevisionState, Transition
 from services.serving.repository import Repository
 from services.serving.traffic import Address, Traffic, key_of
 from services.serving.verification import Verifier
@@ -48,8 +49,19 @@ class Hold:
     until: float
 
 
+@dataclass
+class Notes:
+    """What is remembered of one revision until it is removed. May be lost: then patience and holds begin again."""
+
+    trouble: float | None = None  # since when something that it needs has not answered
+    deaths: int = 0
+    again: float = 0.0  # when to try to revive it
+    wait: float = BACKOFF_SECONDS[0]  # after that
+    hold: Hold | None = None
+
+
 class Rollout:
-    """The steps. What it remembers (windows, back-offs) may be lost with it. `clean` starts a removal beside it."""
+    """The steps. `clean` starts a removal beside it."""
 
     def __init__(
         self,
@@ -65,10 +77,7 @@ class Rollout:
         self._verifier = verifier
         self._clean = clean
         self._checked: set[str] = set()
-        self._holds: dict[Key, Hold] = {}
-        self._trouble: dict[Key, float] = {}  # since when
-        self._deaths: dict[Key, int] = {}
-        self._again: dict[Key, tuple[float, float]] = {}  # when to try, and the wait after that
+        self._notes: defaultdict[Key, Notes] = defaultdict(Notes)
 
     async def step(self, endpoint: Endpoint) -> float | None:
         """Do the next thing. Returns in how many seconds to look again, None if there is nothing left to do.
@@ -85,6 +94,12 @@ class Rollout:
             waits.append(wait)
         return min((wait for wait in waits if wait is not None), default=None)
 
+    def forget(self, name: str) -> None:
+        """An endpoint is gone."""
+        self._checked.discard(name)
+        for key in [key for key in self._notes if key[0] == name]:
+            del self._notes[key]
+
     async def _suspend(self, endpoint: Endpoint) -> bool:
         """Take the traffic from revisions whose process is gone."""
         dead = [
@@ -96,8 +111,7 @@ class Rollout:
         ]
         for number in dead:
             log.warning("a model server is gone", endpoint=endpoint.name, revision=number)
-            key = endpoint.name, number
-            self._deaths[key] = self._deaths.get(key, 0) + 1
+            self._notes[endpoint.name, number].deaths += 1
             await self._change(endpoint, partial(transitions.suspend, number=number))
         return bool(dead)
 
@@ -137,21 +151,18 @@ class Rollout:
         """Start what died again; it gets its traffic back when it answers its examples."""
         waits = []
         for number in endpoint.suspended:
-            key = endpoint.name, number
-            due, wait = self._again.get(key, (0.0, BACKOFF_SECONDS[0]))
-            left = due - time.monotonic()
             if not endpoint.wanted_weight(number):
                 continue
-            if left <= 0:
+            notes = self._notes[endpoint.name, number]
+            if notes.again <= time.monotonic():
                 error = await self._try_to_revive(endpoint, number)
                 if error is None:
-                    self._again.pop(key, None)
+                    notes.again, notes.wait = 0.0, BACKOFF_SECONDS[0]
                     return AT_ONCE
                 log.warning("a model server did not come back", endpoint=endpoint.name, revision=number, error=error)
-                self._deaths[key] = self._deaths.get(key, 0) + 1
-                self._again[key] = (time.monotonic() + wait, min(wait * 2, BACKOFF_SECONDS[1]))
-                left = wait
-            waits.append(left)
+                notes.deaths += 1
+                notes.again, notes.wait = time.monotonic() + notes.wait, min(notes.wait * 2, BACKOFF_SECONDS[1])
+            waits.append(notes.again - time.monotonic())
         return min(waits, default=None)
 
     async def _try_to_revive(self, endpoint: Endpoint, number: int) -> str | None:
@@ -171,8 +182,8 @@ class Rollout:
         revision = endpoint.candidate
         if revision is None:
             return None
-        key = endpoint.name, revision.number
-        if not revision.reason and self._deaths.get(key, 0) >= DEATHS:
+        notes = self._notes[endpoint.name, revision.number]
+        if not revision.reason and notes.deaths >= DEATHS:
             return await self._give_up(endpoint, revision, f"Its model server died or failed to start {DEATHS} times.")
         if revision.reason:
             return await self._give_up(endpoint, revision, revision.reason)
@@ -184,11 +195,13 @@ class Rollout:
         try:
             await (self._load if revision.state is RevisionState.STARTING else self._verify)(endpoint, revision)
         except Unavailable as error:
-            if time.monotonic() < self._trouble.setdefault(key, time.monotonic()) + PATIENCE_SECONDS:
+            notes.trouble = notes.trouble or time.monotonic()
+            if time.monotonic() < notes.trouble + PATIENCE_SECONDS:
                 raise
             return await self._give_up(endpoint, revision, error.message)
         except PenstockError as error:
             return await self._give_up(endpoint, revision, error.message)
+        notes.trouble = None
         return AT_ONCE
 
     async def _load(self, endpoint: Endpoint, revision: Revision) -> None:
@@ -209,44 +222,49 @@ class Rollout:
         log.warning("a revision is given up", endpoint=endpoint.name, revision=revision.number, reason=reason)
         moment = now()
         await self._change(endpoint, lambda current: transitions.withdraw(current, revision.number, reason, moment))
-        self._holds.pop((endpoint.name, revision.number), None)
         return AT_ONCE
 
     async def _judge(self, endpoint: Endpoint, revision: Revision) -> float | None:
         """Hold a step while nothing speaks against the revision; then the next one."""
-        if endpoint.wanted_weight(revision.number) == WHOLE:
-            return None  # it is suspended, and serves when it is back
+        if revision.number in endpoint.suspended:
+            self._notes[endpoint.name, revision.number].hold = None  # the step is judged anew when it is back
+            return None
         hold = await self._hold(endpoint, revision)
+        hold.window.count(await self._traffic.attempts(endpoint.name, revision.number, endpoint.serving))
         records, hold.position = await self._traffic.answers(hold.position)
         hold.window.add(records)
         if reason := hold.window.verdict():
             return await self._give_up(endpoint, revision, reason)
+        if hold.window.ejected:
+            hold.until = time.monotonic() + revision.hold  # it shows what it can do when it is asked again
         left = hold.until - time.monotonic()
         if left > 0:
             return min(left, LOOK_SECONDS)
         await self._change(endpoint, lambda current: transitions.advance(current, revision.number, hold.step))
+        self._notes[endpoint.name, revision.number].hold = None
         return AT_ONCE
 
     async def _hold(self, endpoint: Endpoint, revision: Revision) -> Hold:
         """The window of the current step; a new one if Envoy was restarted meanwhile."""
-        key = endpoint.name, revision.number
+        notes = self._notes[endpoint.name, revision.number]
         began = time.monotonic() - await self._traffic.uptime()
-        hold = self._holds.get(key)
+        hold = notes.hold
         if hold is None or hold.step != revision.step or abs(hold.began - began) > 2:
-            window = Window(*key_of(endpoint.name), revision.number, endpoint.serving)
+            begun = await self._traffic.attempts(endpoint.name, revision.number, endpoint.serving)
+            window = Window(*key_of(endpoint.name), revision.number, endpoint.serving, begun)
             until = time.monotonic() + revision.hold
-            hold = self._holds[key] = Hold(revision.step, window, self._traffic.log_end(), began, until)
+            hold = notes.hold = Hold(revision.step, window, self._traffic.log_end(), began, until)
         return hold
 
     async def _retire(self, endpoint: Endpoint) -> float | None:
         """Let revisions that are no longer wanted end their requests; then remove them."""
-        self._holds.pop((endpoint.name, endpoint.serving), None)
         waits = []
         for revision in endpoint.revisions:
             leaving = revision.state in (RevisionState.DRAINING, RevisionState.FAILED) and not revision.clean
             if not leaving:
                 continue
             if all(member.revision != revision.number for member in endpoint.members):
+                self._notes.pop((endpoint.name, revision.number), None)
                 self._clean(endpoint.name, revision.number)
             elif await self._is_drained(endpoint, revision):
                 await self._change(endpoint, partial(transitions.drop, number=revision.number))

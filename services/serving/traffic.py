@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from typing import TypeVar
 
 from penstock import names
-from penstock.edge import AccessRecord, Edge, Member, Position
+from penstock.edge import AccessRecord, Attempts, Edge, Member, Position
 from services.serving.model import Endpoint
 
 T = TypeVar("T")
@@ -27,10 +27,7 @@ class Traffic:
         if not endpoint.members:
             await self.remove(endpoint.name)
             return
-        members = [
-            Member(m.revision, *addresses[m.revision], 0 if m.revision in endpoint.suspended else m.weight)
-            for m in endpoint.members
-        ]
+        members = [Member(m.revision, *addresses[m.revision], m.weight) for m in endpoint.shares]
         await self._write(lambda: self.edge.set_endpoint(project, id, members, endpoint.generation))
         await self.edge.applied(project, id, endpoint.generation)
 
@@ -94,6 +91,10 @@ class Traffic:
     async def answers(self, since: Position) -> tuple[list[AccessRecord], Position]:
         """What endpoints answered after `since`, and where to go on."""
         return await asyncio.to_thread(self.edge.access_log, since)
+
+    async def attempts(self, name: str, *revisions: int) -> dict[int, Attempts]:
+        """What became of what revisions were sent since they are members."""
+        return await self.edge.attempts(*key_of(name), revisions)
 
     async def is_up(self) -> bool:
         """Whether Envoy runs."""

@@ -8,7 +8,7 @@ from penstock.edge.admin import Admin
 from penstock.edge.clusters import PREDICTION_HEADER
 from penstock.edge.edge import Edge
 from penstock.edge.filters import AUDIENCE, ISSUER, PIN_HEADER
-from penstock.edge.model import Member, Tls
+from penstock.edge.model import Attempts, Member, Tls
 
 __all__ = [
     "AUDIENCE",
@@ -17,6 +17,7 @@ __all__ = [
     "PREDICTION_HEADER",
     "AccessRecord",
     "Admin",
+    "Attempts",
     "Edge",
     "Member",
     "Position",

@@ -44,7 +44,7 @@ def config(path: Path) -> Json:
 class AccessRecord:
     """One answer of Envoy.
 
-    `revision` is the number of the revision that answered, None where none did; `status` the HTTP status and
+    `revision` is the number of the revision that was asked last, None where none was; `status` the HTTP status and
     `grpc_status` that of gRPC, None for REST; `duration` in seconds; `attempts` how often it was sent to a member.
     """
 
@@ -66,12 +66,6 @@ class AccessRecord:
     def predicting(self) -> bool:
         """Whether this was a request for a prediction, not one about a model."""
         return self.path.endswith(("/infer", "/ModelInfer"))
-
-    @property
-    def failed(self) -> bool:
-        """Whether the platform or the model failed it (5xx); a client's own error is none."""
-        # UNKNOWN, DEADLINE_EXCEEDED, INTERNAL, UNAVAILABLE, DATA_LOSS are the 5xx of gRPC.
-        return self.status >= 500 or self.grpc_status in (2, 4, 13, 14, 15)
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from typing import Any
 from urllib.parse import quote
 
@@ -10,6 +10,7 @@ import aiohttp
 from yarl import URL
 
 from penstock.edge.clusters import METADATA
+from penstock.edge.model import Attempts
 from penstock.errors import Unavailable
 
 _TIMEOUT = aiohttp.ClientTimeout(total=5)
@@ -42,14 +43,25 @@ class Admin:
         """Requests that are running now at `addresses`, in clusters whose name begins with the prefix."""
         wanted = set(addresses)
         return sum(
-            int(stat.get("value", 0))
+            _stat(host, "rq_active")
             for status in await self._statuses()
             if status["name"].startswith(cluster_prefix)
             for host in status.get("host_statuses", [])
             if _address(host) in wanted
-            for stat in host.get("stats", [])
-            if stat["name"] == "rq_active"
         )
+
+    async def attempts(self, clusters: Collection[str]) -> dict[tuple[str, int], Attempts]:
+        """Address -> what became of what was sent there, for the members of these clusters."""
+        return {
+            _address(host): Attempts(
+                _stat(host, "rq_success") + _stat(host, "rq_error"),
+                _stat(host, "rq_error"),
+                bool(host.get("health_status", {}).get("failed_outlier_check")),
+            )
+            for status in await self._statuses()
+            if status["name"] in clusters
+            for host in status.get("host_statuses", [])
+        }
 
     async def filter_configs(self) -> list[dict[str, Any]]:
         """The configurations of filters that came over ECDS and are in use."""
@@ -103,6 +115,10 @@ def _facts(config: dict[str, Any]) -> list[dict[str, Any]]:
         for group in config.get("endpoints", [])
         for host in group.get("lb_endpoints", [])
     ]
+
+
+def _stat(host: dict[str, Any], name: str) -> int:
+    return sum(int(stat.get("value", 0)) for stat in host.get("stats", []) if stat["name"] == name)
 
 
 def _address(host: dict[str, Any]) -> tuple[str, int]:

@@ -21,6 +21,7 @@ PROTOCOLS: tuple[Protocol, ...] = ("http", "grpc")
 PREDICTION_HEADER = "x-penstock-prediction"
 # The scope of what we say about a member: read by routes (prediction header) and the access log.
 METADATA = "penstock"
+SHARING = {"share": "yes"}  # members with a weight, as a subset of Envoy's
 # Far above what one machine's clients reach: these bound memory, the model servers queue by themselves.
 LIMITS = {"max_connections": 4096, "max_pending_requests": 4096, "max_requests": 8192, "max_retries": 1024}
 
@@ -63,7 +64,7 @@ def _member(key: EndpointKey, member: Member, port: int, generation: int) -> Jso
         # A weight of 0 is not allowed; a draining host gets nothing new and keeps its running requests.
         "health_status": "HEALTHY" if member.weight else "DRAINING",
         "load_balancing_weight": max(1, member.weight),
-        "metadata": {"filter_metadata": {METADATA: facts}},
+        "metadata": {"filter_metadata": {METADATA: facts, **({"envoy.lb": SHARING} if member.weight else {})}},
     }
 
 
@@ -74,8 +75,15 @@ def endpoint_cluster(cluster: str, members: Path) -> Json:
         "type": "EDS",
         "eds_cluster_config": {"eds_config": from_file(members)},
         "lb_policy": "ROUND_ROBIN",  # with weights; least-request would bend a canary's share by its speed
+        # Once no member looks healthy, Envoy asks all of them (it panics), draining ones too. In a subset it asks all
+        # of that: one that was ejected for its errors rather than nobody, but never one that should get nothing.
+        "lb_subset_config": {
+            "fallback_policy": "DEFAULT_SUBSET",
+            "default_subset": SHARING,
+            "subset_selectors": [{"keys": list(SHARING)}],  # no route uses it, but without one there are no subsets
+        },
         "common_lb_config": {
-            "healthy_panic_threshold": {"value": 1},  # all members, however they look, only when none is left
+            "healthy_panic_threshold": {"value": 1},
             # By default changes of weight and health reach the workers up to 1 s after config_dump shows them.
             "update_merge_window": "0s",
         },

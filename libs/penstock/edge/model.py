@@ -37,6 +37,18 @@ class Member:
 
 
 @dataclass(frozen=True)
+class Attempts:
+    """What became of what a member was sent since Envoy knows it: `failed` (5xx, no answer) of `count`.
+
+    A request counts here even if another member answered it in the end. `ejected`: for its errors it is left out now.
+    """
+
+    count: int = 0
+    failed: int = 0
+    ejected: bool = False
+
+
+@dataclass(frozen=True)
 class Tls:
     """A certificate chain and its key, PEM files that Envoy reads."""
 

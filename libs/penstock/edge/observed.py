@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 
 from penstock.edge import access_log, clusters
 from penstock.edge.access_log import AccessRecord, Position
@@ -12,7 +12,7 @@ from penstock.edge.admin import Admin
 from penstock.edge.endpoints import EndpointFiles, read
 from penstock.edge.files import Json
 from penstock.edge.keys import KeyFiles
-from penstock.edge.model import EndpointKey
+from penstock.edge.model import Attempts, EndpointKey
 from penstock.errors import FailedPrecondition, Unavailable
 
 _POLL = 0.02  # seconds; Envoy applies a file within some milliseconds
@@ -79,6 +79,15 @@ class Observed(KeyFiles, EndpointFiles):
         prefix = clusters.prefix(EndpointKey(project, endpoint))
         return await self.admin.active_requests(prefix, self.addresses(project, endpoint, revision))
 
+    async def attempts(self, project: str, endpoint: str, revisions: Iterable[int]) -> dict[int, Attempts]:
+        """What became of what these revisions were sent, by HTTP and gRPC together; what was pinned is not counted."""
+        key = EndpointKey(project, endpoint)
+        found = await self.admin.attempts([clusters.cluster_name(key, protocol) for protocol in clusters.PROTOCOLS])
+        return {
+            revision: _sum([found[at] for at in self.addresses(project, endpoint, revision) if at in found])
+            for revision in revisions
+        }
+
     def access_log(self, since: Position | None = None) -> tuple[list[AccessRecord], Position]:
         """What endpoints answered after `since` (default: all there is), and where to go on. Comes up to 0.2 s late."""
         return access_log.read(self.folder.access_log, since or Position())
@@ -102,6 +111,10 @@ class Observed(KeyFiles, EndpointFiles):
                 refused = await self.admin.refused()
                 raise Unavailable(f"Envoy did not apply {what} in {timeout:g} s; it refused: {refused or 'nothing'}.")
             await asyncio.sleep(_POLL)
+
+
+def _sum(parts: Sequence[Attempts]) -> Attempts:
+    return Attempts(sum(p.count for p in parts), sum(p.failed for p in parts), any(p.ejected for p in parts))
 
 
 def _inline(extension: Json) -> str:

@@ -43,13 +43,14 @@ class ModelServer:
 
     revision: int
     fail: bool = False
+    mute: bool = False
     http_port: int = 0
     grpc_port: int = 0
     process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
         command = [sys.executable, str(HERE / "model_server.py"), str(self.http_port), str(self.grpc_port)]
-        flags = ["--fail"] if self.fail else []
+        flags = [*(["--fail"] if self.fail else []), *(["--mute"] if self.mute else [])]
         self.process = subprocess.Popen([*command, f"r{self.revision}", *flags], stdout=subprocess.PIPE)
         assert self.process.stdout is not None
         self.http_port, self.grpc_port = map(int, self.process.stdout.readline().split())
@@ -166,8 +167,8 @@ def model_server() -> Iterator[Callable[..., ModelServer]]:
     """Starts model servers; all are gone after the file's tests."""
     started: list[ModelServer] = []
 
-    def start(revision: int, fail: bool = False) -> ModelServer:
-        server = ModelServer(revision, fail)
+    def start(revision: int, fail: bool = False, mute: bool = False) -> ModelServer:
+        server = ModelServer(revision, fail, mute)
         server.start()
         started.append(server)
         return server

@@ -18,8 +18,8 @@ from tritonclient.grpc import service_pb2, service_pb2_grpc
 
 
 class Model(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: ignore[misc]
-    def __init__(self, label: str, fail: bool) -> None:
-        self.label, self.fail = label, fail
+    def __init__(self, label: str, fail: bool = False, mute: bool = False) -> None:
+        self.label, self.fail, self.mute = label, fail, mute
 
     def respond(self, metadata: Any) -> Any:
         response = service_pb2.ModelInferResponse(model_name="echo", model_version="1", id=self.label)
@@ -28,6 +28,8 @@ class Model(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: ignore[misc
         return response
 
     async def ModelInfer(self, request: Any, context: grpc.aio.ServicerContext[Any, Any]) -> Any:
+        if self.mute:
+            await context.abort(grpc.StatusCode.UNAVAILABLE, "not ready")
         if self.fail:
             await context.abort(grpc.StatusCode.INTERNAL, "broken model")
         if "sleep" in request.parameters:
@@ -51,6 +53,8 @@ class Model(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: ignore[misc
 
     async def infer(self, request: web.Request) -> web.Response:
         body = await request.json()
+        if self.mute and request.transport is not None:
+            request.transport.abort()
         if self.fail:
             return web.json_response({"error": "broken model"}, status=500)
         await asyncio.sleep(float(request.query.get("sleep", 0)))
@@ -90,5 +94,6 @@ if __name__ == "__main__":
     parser.add_argument("grpc_port", type=int)
     parser.add_argument("label")
     parser.add_argument("--fail", action="store_true")
+    parser.add_argument("--mute", action="store_true", help="UNAVAILABLE by gRPC, a reset by HTTP")
     options = parser.parse_args()
-    asyncio.run(serve(options.http_port, options.grpc_port, Model(options.label, options.fail)))
+    asyncio.run(serve(options.http_port, options.grpc_port, Model(options.label, options.fail, options.mute)))

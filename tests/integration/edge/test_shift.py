@@ -14,7 +14,7 @@ import pytest
 import pytest_asyncio
 from tritonclient.grpc import service_pb2, service_pb2_grpc
 
-from penstock.edge import PREDICTION_HEADER, clusters, files, routes
+from penstock.edge import PREDICTION_HEADER, Attempts, clusters, files, routes
 from penstock.edge.files import replace_json
 from penstock.errors import Unavailable
 from tests.integration.edge.conftest import ModelServer, Platform
@@ -200,6 +200,59 @@ async def test_a_draining_member_gets_nothing_new_and_finishes_what_it_has(
     assert await edge.rq_active("alpha", "clf", 1) == 0
 
 
+async def statuses(platform: Platform, http: aiohttp.ClientSession, number: int) -> collections.Counter[str]:
+    """How that many requests end, by REST and gRPC in turn: the label of who answered, or the error."""
+    found: collections.Counter[str] = collections.Counter()
+    async with grpc.aio.insecure_channel(platform.address, options=[("grpc.enable_retries", 0)]) as channel:
+        stub = service_pb2_grpc.GRPCInferenceServiceStub(channel)
+        for _ in range(number // 2):
+            async with http.post(platform.url + INFER, json={}, headers=platform.headers()) as response:
+                found[(await response.json())["id"] if response.status == 200 else str(response.status)] += 1
+            try:
+                answer = await stub.ModelInfer(
+                    service_pb2.ModelInferRequest(model_name="clf"), metadata=platform.metadata()
+                )
+                found[answer.id] += 1
+            except grpc.aio.AioRpcError as error:
+                found[error.code().name] += 1
+    return found
+
+
+async def test_members_without_a_share_get_nothing_even_when_nobody_has_one(
+    platform: Platform, http: aiohttp.ClientSession, pair: tuple[ModelServer, ModelServer]
+) -> None:
+    await shift(platform, pair[0].member(0), pair[1].member(0))
+    assert await statuses(platform, http, 20) == {"503": 10, "UNAVAILABLE": 10}
+    await shift(platform, pair[0].member(1), pair[1].member(0))
+    assert await statuses(platform, http, 20) == {"r1": 20}
+
+
+async def test_a_member_without_a_share_gets_nothing_when_the_one_that_serves_is_killed(
+    platform: Platform, http: aiohttp.ClientSession, pair: tuple[ModelServer, ModelServer]
+) -> None:
+    first, second = pair
+    await shift(platform, first.member(100), second.member(0))
+    first.kill()
+    assert await statuses(platform, http, 40) == {"503": 20, "UNAVAILABLE": 20}
+    first.start()  # on its ports; nobody tells Envoy
+    async with asyncio.timeout(10):
+        while "r1" not in await statuses(platform, http, 2):
+            pass
+    assert "r2" not in await statuses(platform, http, 20)
+
+
+async def test_the_last_member_with_a_share_is_asked_however_badly_it_answers(
+    platform: Platform,
+    http: aiohttp.ClientSession,
+    model_server: Callable[..., ModelServer],
+    pair: tuple[ModelServer, ModelServer],
+) -> None:
+    broken = model_server(4, fail=True)
+    for beside in ([], [pair[0].member(0)]):
+        await shift(platform, broken.member(100), *beside)
+        assert await statuses(platform, http, 40) == {"500": 20, "INTERNAL": 20}
+
+
 async def test_members_and_keys_survive_a_restart_of_envoy(
     platform: Platform, http: aiohttp.ClientSession, pair: tuple[ModelServer, ModelServer]
 ) -> None:
@@ -270,6 +323,27 @@ async def test_a_kill_at_any_write_is_healed_by_saying_it_again(
         assert await slow(platform, http, 0, f"/v2/models/{name}/infer") == "r1"
         edge.remove_endpoint("alpha", name)
     assert reached == [1, 2, 3]
+
+
+async def test_a_member_that_answers_nothing_is_counted_though_no_client_notices(
+    platform: Platform,
+    http: aiohttp.ClientSession,
+    model_server: Callable[..., ModelServer],
+    pair: tuple[ModelServer, ModelServer],
+) -> None:
+    edge, mute = platform.edge, model_server(5, mute=True)
+    await shift(platform, pair[0].member(50), mute.member(50))
+    found = before = await edge.attempts("alpha", "clf", (1, 5))
+    start, answers = edge.access_log_end(), collections.Counter[str]()
+    while not found[5].ejected:
+        answers += await statuses(platform, http, 2)
+        found = await edge.attempts("alpha", "clf", (1, 5))
+    assert set(answers) == {"r1"} and not found[1].ejected
+    assert found[1].count - before[1].count == answers["r1"] and found[1].failed == before[1].failed
+    assert found[5].failed == found[5].count >= 3 and before[5].count == 0
+    records, _ = edge.access_log(start)
+    assert {record.revision for record in records} == {1}  # the log names who was asked last
+    assert await edge.attempts("alpha", "clf", (9,)) == {9: Attempts()}
 
 
 async def test_a_member_that_answers_badly_is_left_out_for_a_while(

@@ -6,10 +6,12 @@ import asyncio
 
 import pytest
 
+from penstock.algorithms.model_format import ModelCard
 from penstock.api.serving.v1 import serving_service_pb2 as pb
 from penstock.backing.process import ManagedProcess
 from penstock.edge import Member
-from services.serving import rollout
+from services.serving import rollout, transitions, verification
+from services.serving.model import Endpoint
 from tests.integration.serving.kills import Kills
 from tests.support.prediction_load import Load, until
 from tests.support.serving_platform import PROJECT, ServingPlatform
@@ -142,6 +144,33 @@ async def test_a_model_server_that_comes_back_answers_its_examples_before_it_get
     assert load.factors == {1.0}
 
 
+async def test_a_model_server_that_came_back_gets_nothing_before_it_answered_its_examples(
+    platform: ServingPlatform, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It listens where it did, with the right model, and nobody else is there to ask."""
+    await platform.start()
+    await platform.served("scale", platform.model(1.0))
+    real, refused, allowed = verification.check, 0, False
+
+    def check(card: ModelCard, status: int, text: str, where: str) -> None:
+        nonlocal refused
+        if not allowed:
+            refused += 1
+            raise verification.WrongAnswers("not yet")
+        real(card, status, text, where)
+
+    monkeypatch.setattr(verification, "check", check)
+    platform.kill_triton(f"triton-{PROJECT}_scale_1")
+    async with platform.load("scale", clients=1) as load:
+        await until(lambda: refused > 0)
+        load.answers.clear()  # of the moment before the kill
+        await load.more(50)
+        assert load.answers.total() == 0 and refused > 0
+        allowed = True
+        await until(lambda: bool(load.answers))
+    assert all(text.startswith("503") for text in load.failures)
+
+
 async def test_a_killed_service_disturbs_no_prediction_and_its_heir_adopts_what_runs(
     platform: ServingPlatform,
 ) -> None:
@@ -165,6 +194,27 @@ async def test_a_model_server_that_dies_during_its_shift_comes_back_and_serves(p
         made = await platform.deploy("scale", platform.model(2.0), 50, 100, hold=1.0)
         await platform.wait_for(made.name, pb.Revision.SHIFTING)
         platform.kill_triton(f"triton-{PROJECT}_scale_2")
+        await platform.wait_for(made.name)
+    check_answers(load)
+
+
+async def test_what_serves_answers_on_when_a_revision_dies_just_as_it_is_given_everything(
+    platform: ServingPlatform, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await platform.start()
+    await platform.served("scale", platform.model(1.0))
+    real, killed = transitions.advance, asyncio.Event()
+
+    def advance(endpoint: Endpoint, number: int, step: int) -> Endpoint:
+        process = platform.tritons()[f"triton-{PROJECT}_scale_{number}"]
+        process.stop(0)
+        killed.set()
+        return real(endpoint, number, step)
+
+    monkeypatch.setattr(transitions, "advance", advance)
+    async with platform.load("scale") as load:
+        made = await platform.deploy("scale", platform.model(2.0), 50, 100, hold=HOLD)
+        await killed.wait()
         await platform.wait_for(made.name)
     check_answers(load)
 

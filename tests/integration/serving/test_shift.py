@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import re
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
 from penstock.api.serving.v1 import serving_service_pb2 as pb
+from penstock.backing.process import free_port
 from penstock.errors import FailedPrecondition
 from services.serving import rollout, traffic
 from services.serving.model import Endpoint
+from tests.integration.edge.conftest import ModelServer
 from tests.support.prediction_load import until
 from tests.support.serving_platform import PROJECT, ServingPlatform
 
@@ -104,6 +108,42 @@ async def test_a_revision_that_fails_requests_loses_its_share_again(shared: Serv
     ]
 
 
+@pytest.fixture
+def mute() -> Iterator[traffic.Address]:
+    """The ports of a server that closes every connection instead of answering, and says UNAVAILABLE by gRPC."""
+    server = ModelServer(2, mute=True)
+    server.start()
+    yield server.http_port, server.grpc_port
+    server.kill()
+
+
+@pytest.fixture
+def closed() -> traffic.Address:
+    """Ports where nobody listens."""
+    return free_port(), free_port()
+
+
+@pytest.mark.parametrize("instead", ["mute", "closed"])
+async def test_a_revision_that_answers_nothing_loses_its_share_though_no_request_fails(
+    shared: ServingPlatform, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest, instead: str
+) -> None:
+    """It answered its examples; then what has its share of the traffic is somebody else. The old one answers for it."""
+    await shared.served(instead, shared.model(2.0))
+    real, address = traffic.Traffic.apply, request.getfixturevalue(instead)
+
+    async def apply(self: traffic.Traffic, endpoint: Endpoint, addresses: dict[int, traffic.Address]) -> None:
+        await real(self, endpoint, {number: address if number == 2 else known for number, known in addresses.items()})
+
+    monkeypatch.setattr(traffic.Traffic, "apply", apply)
+    async with shared.load(instead, clients=1) as load:
+        made = await shared.deploy(instead, shared.model(3.0), 50, 100, hold=1.0)
+        failed = await shared.wait_for(made.name, pb.Revision.FAILED)
+        await load.more(50)
+    assert re.match(r"(\d+) of its \1 answers failed", failed.reason)
+    assert load.failures == [] and load.revisions == {1}
+    assert dict((await shared.endpoint(instead)).weights) == {"1": 100}
+
+
 async def test_a_rollback_brings_the_model_back_that_served_before(shared: ServingPlatform) -> None:
     first = await shared.served("back", shared.model(2.0))
     endpoint = f"projects/{PROJECT}/endpoints/back"
@@ -130,6 +170,23 @@ async def test_a_rollback_during_a_shift_ends_it(shared: ServingPlatform) -> Non
     found = await shared.endpoint("abort")
     assert (dict(found.weights), found.state) == ({"1": 100}, pb.Endpoint.READY)
     await shared.settled("abort")
+
+
+async def test_a_rollback_that_ended_a_shift_does_nothing_more_when_it_is_asked_again(shared: ServingPlatform) -> None:
+    """Its answer was lost, say. There is no shift any more, but a model that was served before."""
+    await shared.served("again", shared.model(2.0))
+    second = await shared.served("again", shared.model(3.0))
+    made = await shared.deploy("again", shared.model(4.0), 50, 100, hold=600.0)
+    await shared.wait_for(made.name, pb.Revision.SHIFTING)
+    request = pb.RollbackEndpointRequest(name=f"projects/{PROJECT}/endpoints/again", request_id="once")
+    assert (await shared.stub().RollbackEndpoint(request)).name == second.name
+    await shared.wait_for(made.name, pb.Revision.FAILED)
+    assert (await shared.stub().RollbackEndpoint(request)).name == second.name
+    listed = await shared.stub().ListRevisions(pb.ListRevisionsRequest(parent=request.name))
+    assert [revision.number for revision in listed.revisions] == [3, 2, 1]
+    assert (await shared.endpoint("again")).state == pb.Endpoint.READY
+    other = pb.RollbackEndpointRequest(name=request.name, request_id="twice")
+    assert (await shared.stub().RollbackEndpoint(other)).number == 4
 
 
 async def test_deploys_wait_for_each_other_in_order(shared: ServingPlatform) -> None:

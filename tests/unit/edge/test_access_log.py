@@ -37,7 +37,7 @@ def ids(path: Path, since: Position) -> tuple[str, Position]:
 def test_a_record_has_its_revision_and_seconds(tmp_path: Path) -> None:
     append(tmp_path / "log", line("a", grpc_status=14))
     (record,), _ = access_log.read(tmp_path / "log", Position())
-    assert (record.revision, record.duration, record.failed) == (12, 0.002, True)
+    assert (record.revision, record.duration, record.grpc_status) == (12, 0.002, 14)
 
 
 def test_a_log_that_is_not_there_yet_is_empty(tmp_path: Path) -> None:

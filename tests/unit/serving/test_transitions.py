@@ -165,6 +165,19 @@ def test_a_suspended_revision_keeps_its_share_but_does_not_become_the_one_that_s
     assert transitions.suspend(endpoint, 1) is endpoint  # it has no traffic
 
 
+def test_the_edge_gives_what_suspended_revisions_had_to_the_others() -> None:
+    endpoint = transitions.suspend(served(fresh(), "a"), 1)
+    assert endpoint.shares == (Member(1, 0),)  # there is nobody else
+    endpoint = entered(transitions.deploy(served(fresh(), "a"), asked("b", 10, 100)), 2)
+    assert transitions.suspend(endpoint, 2).shares == (Member(1, 90), Member(2, 0))
+    assert transitions.suspend(endpoint, 1).shares == (Member(1, 0), Member(2, 10))
+    endpoint = transitions.advance(observed(endpoint), 2, 0)
+    assert endpoint.shares == (Member(1, 0), Member(2, 100))
+    assert transitions.suspend(endpoint, 2).shares == (Member(1, 100), Member(2, 0))
+    withdrawn = after(transitions.withdraw(endpoint, 2, "5xx", NOW))
+    assert transitions.suspend(withdrawn, 1).shares == (Member(1, 0), Member(2, 0))
+
+
 def test_a_restart_of_a_model_server_is_no_change_of_the_traffic() -> None:
     seen: list[Message] = []
     endpoint = observed(transitions.suspend(served(fresh(), "a"), 1), seen)
