@@ -36,6 +36,18 @@ def default_draft() -> str:
     )
 
 
+class ConflictingDraft(FailedPrecondition):
+    """A draft that edits what newer versions edited too: `draft.conflicts` lists the records, with all three sides."""
+
+    def __init__(self, draft: pb.Draft) -> None:
+        keys = ", ".join(conflict.key for conflict in list(draft.conflicts)[:5])
+        super().__init__(
+            f"{len(draft.conflicts)} records were changed by newer versions too (such as {keys}): "
+            "edit them in the draft again, and commit again."
+        )
+        self.draft = draft
+
+
 class DatasetClient:
     """One dataset of the client's project."""
 
@@ -91,11 +103,7 @@ class DatasetClient:
     ) -> str:
         """Send the file and answer the name of the import, which goes on by itself."""
         file = Path(path)
-        format_name = FORMATS.get(file.suffix.lower())
-        if format_name is None:
-            raise InvalidArgument(f"'{file.name}' is none of {', '.join(sorted(FORMATS))}.", field="from")
-        if not file.is_file():
-            raise InvalidArgument(f"There is no file {file}.", field="from")
+        format_name = file_format(file)
         digest = "sha256:" + _sha256(file)
         spec = pb.Import(
             source=file.name, format=pb.Import.Format.Value(format_name), key_field=key, label_field=label,
@@ -139,7 +147,7 @@ class DatasetClient:
     def commit(
         self, message: str, *, draft: str | None = None, on_update: Callable[[pb.Draft], None] | None = None
     ) -> pb.Draft:
-        """Commit a draft and wait for its version; raises FailedPrecondition with the conflicts, if there are any."""
+        """Commit a draft and wait for its version; raises ConflictingDraft, which has the conflicts."""
         name = self.draft_name(draft)
         try:
             self._api.CommitDraft(pb.CommitDraftRequest(name=name, message=message))
@@ -147,11 +155,7 @@ class DatasetClient:
             raise NotFound(f"There is no draft {name.rsplit('/', 1)[1]} in {self.id}: patch something first.") from None
         done: pb.Draft = wait(lambda: self._api.WatchDraft(pb.WatchDraftRequest(name=name)), on_update)
         if done.state == pb.Draft.CONFLICTED:
-            keys = ", ".join(c.key for c in list(done.conflicts)[:5])
-            raise FailedPrecondition(
-                f"{len(done.conflicts)} records were changed by newer versions too (such as {keys}): "
-                "look at them with `--output json`, edit them in the draft again, and commit again."
-            )
+            raise ConflictingDraft(done)
         if done.state != pb.Draft.COMMITTED:
             raise FailedPrecondition(f"The draft was not committed: {done.reason}")
         return done
@@ -207,6 +211,18 @@ class DatasetClient:
                 on_update(number, len(manifest.files))
         (target / "manifest.json").write_text(json_format.MessageToJson(manifest))
         return manifest, written
+
+
+def file_format(file: Path) -> str:
+    """The format of a file to import, by its suffix; raises InvalidArgument where there is nothing to import."""
+    format_name = FORMATS.get(file.suffix.lower())
+    if format_name is None:
+        raise InvalidArgument(f"'{file.name}' is none of {', '.join(sorted(FORMATS))}.", field="from")
+    if not file.is_file():
+        raise InvalidArgument(f"There is no file {file}.", field="from")
+    if not file.stat().st_size:
+        raise InvalidArgument(f"{file} is empty: there is nothing to import.", field="from")
+    return format_name
 
 
 def save_stream(path: Path, chunks: Iterable[bytes], digest: str) -> None:
