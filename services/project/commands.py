@@ -59,7 +59,9 @@ class Projects:
         """The value of a secret; raises NotFound."""
         return self.vault.open((await self.repository.secrets.get(name)).value.sealed)
 
-    async def create_publisher(self, project: str, publisher_id: str, ttl: timedelta) -> tuple[Stored[Publisher], str]:
+    async def create_publisher(
+        self, project: str, publisher_id: str, ttl: timedelta | None
+    ) -> tuple[Stored[Publisher], str]:
         """Mint NATS credentials for outside events of a project; answers them once."""
         if self.authority is None:
             raise InvalidArgument("This platform's NATS has no signing key here: mint users with `nsc`.")

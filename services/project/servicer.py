@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any, TypeVar
 
-from google.protobuf.duration_pb2 import Duration
 from google.protobuf.empty_pb2 import Empty
 from google.protobuf.message import Message
 from google.protobuf.timestamp_pb2 import Timestamp
@@ -81,9 +80,9 @@ def _secret(stored: Stored[model.Secret]) -> pb.Secret:
     return pb.Secret(name=value.name, create_time=_time(value.create_time), update_time=_time(value.update_time))
 
 
-def _ttl(value: Duration, field: str) -> timedelta:
+def _ttl(spec: pb.Token | pb.Publisher, field: str) -> timedelta | None:
     try:
-        return value.ToTimedelta()
+        return spec.ttl.ToTimedelta() if spec.HasField("ttl") else None
     except (OverflowError, ValueError):
         raise InvalidArgument("This is no duration.", field=field) from None
 
@@ -117,9 +116,7 @@ class ProjectServicer(ProjectServiceServicer):
     async def CreateToken(self, request: pb.CreateTokenRequest, context: Context) -> pb.Token:
         project = names.parse(request.parent, kind="project", field="parent").project
         spec = request.token
-        stored, text = await self._tokens.create(
-            project, spec.subject, _role_name(spec.role), _ttl(spec.ttl, "token.ttl")
-        )
+        stored, text = await self._tokens.create(project, spec.subject, _role_name(spec.role), _ttl(spec, "token.ttl"))
         return _token(stored, text)
 
     async def ListTokens(self, request: pb.ListTokensRequest, context: Context) -> pb.ListTokensResponse:
@@ -171,7 +168,7 @@ class ProjectServicer(ProjectServiceServicer):
     async def CreatePublisher(self, request: pb.CreatePublisherRequest, context: Context) -> pb.Publisher:
         project = names.parse(request.parent, kind="project", field="parent").project
         stored, credentials = await self._projects.create_publisher(
-            project, request.publisher_id, _ttl(request.publisher.ttl, "publisher.ttl")
+            project, request.publisher_id, _ttl(request.publisher, "publisher.ttl")
         )
         made = self._publisher(stored)
         made.credentials = credentials

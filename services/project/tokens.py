@@ -35,7 +35,7 @@ class TokenCommands:
     tokens: Tokens
     changed: asyncio.Event = field(default_factory=asyncio.Event)
 
-    async def create(self, project: str, subject: str, role: str, ttl: timedelta) -> tuple[Stored[Token], str]:
+    async def create(self, project: str, subject: str, role: str, ttl: timedelta | None) -> tuple[Stored[Token], str]:
         """Create a token; answers it and its text, which is stored nowhere."""
         await self.repository.projects.get(names.build("project", project))
         if not subject:
