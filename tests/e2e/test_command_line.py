@@ -3,40 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
 
 import pytest
 
-from penstock.cli import main as cli
-from tests.e2e.conftest import Platform
-
-
-class Printed(NamedTuple):
-    """What a command left."""
-
-    code: int
-    out: str
-    err: str
-
-
-Run = Callable[..., Printed]
-
-
-@pytest.fixture
-def penstock(platform: Platform, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
-    """Runs a command in this process, with the platform's home."""
-    monkeypatch.setenv("PENSTOCK_HOME", str(platform.home))
-
-    def run(*arguments: object, code: int = 0) -> Printed:
-        with pytest.raises(SystemExit) as left:
-            cli.main([str(argument) for argument in arguments])
-        printed = Printed(int(left.value.code or 0), *capsys.readouterr())
-        assert printed.code == code, printed
-        return printed
-
-    return run
+from penstock.sdk.datasets import DatasetClient
+from tests.e2e.conftest import Run
 
 
 @pytest.fixture
@@ -96,3 +68,73 @@ def test_the_conflicts_of_a_commit_are_shown(penstock: Run, people: Path) -> Non
         ("ana", {"name": "ana", "x": 8}, {"name": "ana", "x": 7}),
         ("bo", {"name": "bo", "x": 9}, None),
     ]
+
+
+def test_an_interrupted_import_says_how_to_go_on(penstock: Run, people: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    used: list[str] = []
+
+    def interrupted(_: DatasetClient, *__: object, request_id: str, **___: object) -> None:
+        used.append(request_id)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(DatasetClient, "import_file", interrupted)
+        printed = penstock("dataset", "import", "cut-off", "--from", people, "--key", "name", code=130)
+    assert used[0] and f"--request-id {used[0]}" in printed.err
+    assert "penstock dataset versions cut-off" in printed.err
+    command = ("dataset", "import", "cut-off", "--from", people, "--key", "name", "--request-id", used[0])
+    assert penstock(*command).out == penstock(*command).out == "imported 2 records into cut-off@1\n"
+
+
+@pytest.mark.parametrize(
+    "arguments", [("model", "show", "nope"), ("pipeline", "runs", "nope"), ("pipeline", "why", "nope")]
+)
+def test_what_does_not_exist_is_not_shown_as_empty(penstock: Run, arguments: tuple[str, ...]) -> None:
+    assert "nope" in penstock(*arguments, code=2).err
+
+
+def test_a_deleted_pipeline_is_told_by_its_name_and_stays_readable(penstock: Run, people: Path, tmp_path: Path) -> None:
+    file = tmp_path / "pipeline.yaml"
+    file.write_text(
+        "kind: Pipeline\nname: short-lived\non: {event: dataset.version.committed, filter: 'false'}\n"
+        "steps: [{id: train, train: {dataset: watched, algorithm: mlp}}]\n"
+    )
+    penstock("pipeline", "apply", "-f", file)
+    printed = penstock("pipeline", "runs", "short-lived")
+    assert printed.out.split() == ["RUN", "STATE", "STEPS", "CAUSES", "CREATED", "REASON"]
+    deleted = penstock("pipeline", "delete", "short-lived", "-o", "json")
+    assert json.loads(deleted.out) == {"name": "projects/default/pipelines/short-lived"}
+
+
+def test_what_cannot_be_written_names_the_option(penstock: Run, people: Path, tmp_path: Path) -> None:
+    penstock("dataset", "import", "exported", "--from", people, "--key", "name")
+    (tmp_path / "file").write_text("")
+    printed = penstock("dataset", "export", "exported@1", "--to", tmp_path / "file" / "x", code=2)
+    assert f"{tmp_path / 'file' / 'x'} cannot be written: Not a directory." in printed.err
+    assert "(field: to)" in printed.err
+
+
+def test_full_names_are_taken_where_ids_are(penstock: Run, people: Path) -> None:
+    name = "projects/default/datasets/named"
+    penstock("dataset", "import", name, "--from", people, "--key", "name")
+    assert json.loads(penstock("dataset", "show", name, "-o", "json").out)["name"] == name
+    assert penstock("dataset", "records", f"{name}/versions/1").out.count("\n") == 3
+    assert "--project other" in penstock("dataset", "show", "projects/other/datasets/named", code=2).err
+    assert "(field: dataset)" in penstock("dataset", "show", "projects/default/models/named", code=2).err
+
+
+def test_an_evaluation_that_failed_is_shown_as_one(penstock: Run, people: Path) -> None:
+    rows = "".join(f"{n},{n % 2},{'ab'[n % 2]}\n" for n in range(40))
+    people.write_text("name,x,kind\n" + rows)
+    penstock("dataset", "import", "judged", "--from", people, "--key", "name", "--label", "kind")
+    penstock("train", "projects/default/datasets/judged/versions/1", "--algorithm", "logistic-regression", "--wait")
+    people.write_text("name,y\nana,1\n")
+    penstock("dataset", "import", "unlike", "--from", people, "--key", "name")
+    shown = penstock(
+        "evaluate", "judged", "--on", "unlike", "--rule", "accuracy >= 0.5", "--wait", "-o", "json", code=1
+    )
+    evaluation = json.loads(shown.out)
+    printed = penstock("evaluations", "show", evaluation["name"]).out
+    assert printed == f"judged@1 on unlike@1: failed: {evaluation['reason']}\n"
+    done = penstock("evaluate", "judged", "--on", "judged", "--rule", "accuracy >= 0.5", "--wait").out
+    assert "(40 records)" in done and "verdict: passed" in done

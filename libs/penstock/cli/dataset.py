@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from penstock.cli.common import Session, assignments, connected, enum_name, last_id, table, to_dict, versioned
+from penstock.cli.files import writing
 from penstock.cli.importing import import_
 from penstock.cli.progress import Progress
 from penstock.errors import InvalidArgument, PenstockError
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from penstock.api.dataset.v1 import dataset_service_pb2 as pb
 
 FIELDS_SHOWN = 8  # as columns of their own
+MAX_VERSION = 10**12 - 1
 
 
 @click.group()
@@ -84,7 +86,7 @@ def patch(
     from penstock.api.dataset.v1 import dataset_service_pb2 as pb
     from penstock.rpc.structs import to_struct
 
-    values = assignments(fields, "fields")
+    values = assignments(fields, "fields", "FIELD")
     if not values and not unset:
         raise InvalidArgument("Give at least one FIELD=VALUE or --unset FIELD.", field="fields")
     edit = pb.RecordEdit(key=key, patch=to_struct(values), unset_fields=unset)
@@ -191,7 +193,7 @@ def versions(session: Session, name: str) -> None:
 @click.argument("name", metavar="NAME[@N]")
 @click.option("--filter", "filter_", default="", help="AIP-160, such as 'label = \"7\" AND price > 8'.")
 @click.option("--draft", default="", help="Read a draft instead of a version.")
-@click.option("--limit", default=50, show_default=True, help="At most this many.")
+@click.option("--limit", default=50, type=click.IntRange(1), show_default=True, help="At most this many.")
 @connected
 def records(session: Session, name: str, filter_: str, draft: str, limit: int) -> None:
     """Print records by key."""
@@ -224,8 +226,8 @@ def _data(record: Any) -> str:
 
 @dataset.command()
 @click.argument("name")
-@click.argument("old", type=int, metavar="A")
-@click.argument("new", type=int, metavar="B")
+@click.argument("old", type=click.IntRange(0, MAX_VERSION), metavar="A")
+@click.argument("new", type=click.IntRange(0, MAX_VERSION), metavar="B")
 @connected
 def diff(session: Session, name: str, old: int, new: int) -> None:
     """What changed from version A to version B."""
@@ -272,9 +274,10 @@ def export(session: Session, name: str, target: Path) -> None:
     base, number = versioned(name, "name")
     data = session.client.dataset(base)
     progress = Progress()
-    manifest, files = data.export(
-        number or data.get().head, target, lambda n, of: progress.show(f"{n} of {of} files", n / of)
-    )
+    with writing(target):
+        manifest, files = data.export(
+            number or data.get().head, target, lambda n, of: progress.show(f"{n} of {of} files", n / of)
+        )
     progress.done()
     if sum(f.records for f in manifest.files) != manifest.records:
         raise PenstockError("The manifest does not add up; tell whoever runs this platform.")

@@ -12,6 +12,7 @@ from pathlib import Path
 import click
 
 from penstock.cli.common import table
+from penstock.cli.files import writing
 from penstock.cli.progress import Progress
 from penstock.errors import FailedPrecondition, Unavailable
 from penstock.runtime.settings import ClientSettings, data_directory, home_directory, mongodb_uri
@@ -43,12 +44,18 @@ def ensure_setup() -> None:
 
 @click.command()
 @_HOME
-@click.option("--port", default=None, type=int, help=f"The one port [{DEFAULT_PORT}, or the home's last one].")
+@click.option(
+    "--port",
+    default=None,
+    type=click.IntRange(1, 65535),
+    help=f"The one port [{DEFAULT_PORT}, or the home's last one].",
+)
 @click.option("--detach", is_flag=True, help="Return when it is ready, and leave it running.")
 def up(home: Path | None, port: int | None, detach: bool) -> None:
     """Start the platform on this machine: real servers, on loopback, all state under one home directory."""
     home = (home or home_directory()).expanduser().absolute()
     port = port or _last_port(home) or DEFAULT_PORT
+    _check_start(home, port)
     ensure_setup()
     if detach:
         url = start_detached(home, port)
@@ -56,6 +63,18 @@ def up(home: Path | None, port: int | None, detach: bool) -> None:
         click.echo(f"ready {url}")
         return
     asyncio.run(_supervise(home, port))
+
+
+def _check_start(home: Path, port: int) -> None:
+    """Raise PenstockError for what would stop the start, before there is anything of it."""
+    from penstock.backing.embedded import check_port
+    from penstock.backing.mongodb import check_given
+
+    check_port(home, port)
+    if (uri := mongodb_uri()) is not None:
+        asyncio.run(check_given(uri))
+    with writing(home, "home"):
+        home.mkdir(parents=True, exist_ok=True, mode=0o700)
 
 
 def _say_how_to_use(home: Path, how_to_stop: str) -> None:

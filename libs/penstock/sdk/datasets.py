@@ -54,8 +54,8 @@ class DatasetClient:
     def __init__(self, client: Client, dataset_id: str) -> None:
         self._client = client
         self._api = client.datasets
-        self.id = names.check_id(dataset_id, "dataset")
         self.name = client.name("dataset", dataset_id)
+        self.id = names.check_id(names.parse(self.name).id, "dataset")
 
     def create(self, *, key_field: str = "", label_field: str = "", description: str = "") -> pb.Dataset:
         """Create the dataset, empty."""

@@ -11,6 +11,7 @@ from typing import Any
 
 import click
 
+from penstock.cli.files import writing
 from penstock.cli.platform import DEFAULT_PORT, ensure_setup, start_detached, stop_platform
 from penstock.errors import PenstockError
 
@@ -18,7 +19,9 @@ from penstock.errors import PenstockError
 @click.command()
 @click.option("--seed", default=1, show_default=True, help="Which digits are mislabelled, and how.")
 @click.option("--keep", is_flag=True, help="Leave the platform up and say what to try.")
-@click.option("--port", default=0, help=f"The platform's port [{DEFAULT_PORT}, or a free one].")
+@click.option(
+    "--port", default=0, type=click.IntRange(0, 65535), help=f"The platform's port [{DEFAULT_PORT}, or a free one]."
+)
 @click.option(
     "--to",
     "folder",
@@ -30,6 +33,8 @@ from penstock.errors import PenstockError
 @click.option("--output", "-o", type=click.Choice(["table", "json"]), default="table")
 def demo(seed: int, keep: bool, port: int, folder: Path, output: str) -> None:
     """Close the whole loop once, on handwritten digits; a fresh platform, which is gone afterwards."""
+    with writing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
     ensure_setup()
     home = Path(tempfile.mkdtemp(prefix="penstock-demo-"))
     kept = False
@@ -37,8 +42,9 @@ def demo(seed: int, keep: bool, port: int, folder: Path, output: str) -> None:
         summary = _run(home, seed, port, folder.absolute(), output)
         kept = keep
     except BaseException:
-        shutil.copytree(home / "logs", folder / "logs", dirs_exist_ok=True)
-        click.echo(f"the platform's logs are in {folder / 'logs'}", err=True)
+        if (home / "logs").is_dir():
+            shutil.copytree(home / "logs", folder / "logs", dirs_exist_ok=True)
+            click.echo(f"the platform's logs are in {folder / 'logs'}", err=True)
         raise
     finally:
         if not kept:
@@ -64,7 +70,6 @@ def _run(home: Path, seed: int, port: int, folder: Path, output: str) -> dict[st
 
     began = time.monotonic()
     say = _sayer(began)
-    folder.mkdir(parents=True, exist_ok=True)
     say("starting the platform in a fresh home")
     url = start_detached(home, port or (DEFAULT_PORT if port_free(DEFAULT_PORT) else free_port()))
     started = time.monotonic() - began
