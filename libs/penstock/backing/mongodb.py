@@ -11,12 +11,10 @@ import shutil
 import struct
 import sys
 from pathlib import Path
-from typing import Any
 
 from penstock.backing import nx_server
 from penstock.backing.process import ManagedProcess, Program, choose_port, wait_ready
 from penstock.backing.wheels import wheel_binary
-from penstock.errors import FailedPrecondition
 
 NAME = "mongodb"
 _OP_MSG = 2013
@@ -78,22 +76,6 @@ def _nx_27017(data: Path, port: int) -> list[str]:
     pid_file.unlink(missing_ok=True)  # one that a kill left would refuse the start; our lock guards the data
     options = ["--host", "127.0.0.1", "--log-file", "/dev/null", "--pid-file", str(pid_file)]
     return [sys.executable, "-I", nx_server.__file__, "--port", str(port), "--data-dir", str(data), *options]
-
-
-async def check_given(uri: str) -> None:
-    """Raise FailedPrecondition unless a database answers at the URI that PENSTOCK_MONGODB_URI gives."""
-    from pymongo import AsyncMongoClient  # takes longer to import than all else here
-    from pymongo.errors import PyMongoError
-
-    try:
-        async with AsyncMongoClient[dict[str, Any]](uri, serverSelectionTimeoutMS=3000) as client:
-            await client.admin.command("ping")
-    except (PyMongoError, ValueError) as error:
-        reason = str(error).split(",", 1)[0][:200]
-        raise FailedPrecondition(
-            f"No MongoDB answers at what PENSTOCK_MONGODB_URI says ({reason}): start it, or unset the variable.",
-            field="PENSTOCK_MONGODB_URI",
-        ) from None
 
 
 async def _answers(port: int) -> bool:

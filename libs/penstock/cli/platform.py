@@ -68,11 +68,12 @@ def up(home: Path | None, port: int | None, detach: bool) -> None:
 def _check_start(home: Path, port: int) -> None:
     """Raise PenstockError for what would stop the start, before there is anything of it."""
     from penstock.backing.embedded import check_port
-    from penstock.backing.mongodb import check_given
 
     check_port(home, port)
     if (uri := mongodb_uri()) is not None:
-        asyncio.run(check_given(uri))
+        from penstock.store.database import check_given  # the driver is slow to import, and rarely needed here
+
+        check_given(uri)
     with writing(home, "home"):
         home.mkdir(parents=True, exist_ok=True, mode=0o700)
 
