@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import getpass
 import hashlib
+import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -195,7 +196,10 @@ class DatasetClient:
     def export(
         self, version: int, folder: str | Path, on_update: Callable[[int, int], None] | None = None
     ) -> tuple[pb.Manifest, list[Path]]:
-        """Download a version's Parquet partitions and `manifest.json`; digests are checked. Answers both."""
+        """Download a version's Parquet partitions and `manifest.json`; digests are checked. Answers both.
+
+        `input.json` beside them is the one that a job gets: the folder can stand in for a job's input.
+        """
         name = self._client.name("dataset_version", self.id, version)
         manifest = self._api.GetManifest(pb.GetManifestRequest(name=name, wait=True))
         target = Path(folder)
@@ -210,7 +214,21 @@ class DatasetClient:
             if on_update:
                 on_update(number, len(manifest.files))
         (target / "manifest.json").write_text(json_format.MessageToJson(manifest))
+        (target / "input.json").write_text(json.dumps(input_card(manifest)))
         return manifest, written
+
+
+def input_card(manifest: pb.Manifest) -> dict[str, Any]:
+    """What `input.json` says of a dataset version to the code of a job."""
+    return {
+        "dataset": names.parse(manifest.version, kind="dataset_version").parent,
+        "version": manifest.version,
+        "manifest": manifest.digest,
+        "key": manifest.key_field,
+        "label": manifest.label_field,
+        "json_columns": list(manifest.json_columns),
+        "rows": manifest.records,
+    }
 
 
 def file_format(file: Path) -> str:
