@@ -20,6 +20,7 @@ CLIENT: Variables = (
     ("PENSTOCK_TOKEN", "Your token. Else what `<home>/token` says: the token of the platform itself."),
     ("PENSTOCK_PROJECT", "The project (id) that commands act in; `default` unless set."),
     ("PENSTOCK_HOME", "The home directory of an embedded platform; `~/.penstock` unless set."),
+    ("PENSTOCK_LOG_LEVEL", "`debug`: a command that fails by a fault of its own prints the traceback."),
 )
 
 PLATFORM: Variables = (

@@ -126,6 +126,11 @@ def build(kind: str, *ids: str | int) -> str:
     return "/".join(f"{c}/{v}" for c, v in zip(collections, encoded, strict=True))
 
 
+def variables(kind: str) -> list[str]:
+    """The variables of a name of `kind` in order, the project first."""
+    return list(_compiled(PATTERNS[kind][1])[1])
+
+
 def project_of(text: str) -> str:
     """The project id of any resource name or parent."""
     words = text.split("/")

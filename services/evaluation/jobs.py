@@ -12,6 +12,7 @@ from penstock.errors import DataCorrupt
 from penstock.jobs.result import JobResult
 from penstock.jobs.spec import Algorithm, AttemptRef, InputFile, JobInput, JobSpec
 from penstock.objects import ObjectStore
+from penstock.sdk.datasets import input_card
 from services.evaluation.model import ClassMetrics, Evaluation, Result
 
 ALGORITHM = "evaluate-classification"
@@ -36,15 +37,6 @@ def name_of(job: str) -> str:
 def spec_of(evaluation: Evaluation, manifest: dataset_pb.Manifest) -> JobSpec:
     """The current attempt, ready to start."""
     ref = ref_of(evaluation)
-    meta = {
-        "dataset": names.parse(manifest.version).parent,
-        "version": manifest.version,
-        "manifest": manifest.digest,
-        "key": manifest.key_field,
-        "label": manifest.label_field,
-        "json_columns": list(manifest.json_columns),
-        "rows": manifest.records,
-    }
     files = tuple(InputFile(file.path, file.digest, file.size) for file in manifest.files)
     return JobSpec(
         job=ref.job,
@@ -53,7 +45,7 @@ def spec_of(evaluation: Evaluation, manifest: dataset_pb.Manifest) -> JobSpec:
         attempt=ref.attempt,
         output_prefix=ref.output_prefix,
         code=Algorithm(ALGORITHM),
-        inputs=(JobInput("data", files, meta=meta), JobInput("model", tree=evaluation.artifact)),
+        inputs=(JobInput("data", files, meta=input_card(manifest)), JobInput("model", tree=evaluation.artifact)),
         expects_model=False,
         grace=GRACE,
     )

@@ -58,7 +58,7 @@ class Projects:
         return self.vault.open((await self.repository.secrets.get(name)).value.sealed)
 
     async def create_publisher(
-        self, project: str, publisher_id: str, ttl: timedelta, request_id: str = ""
+        self, project: str, publisher_id: str, ttl: timedelta | None, request_id: str = ""
     ) -> tuple[Stored[Publisher], str]:
         """Mint NATS credentials for outside events of a project, which are stored nowhere; raises AlreadyExists.
 

@@ -81,11 +81,13 @@ class Publisher:
     expire_time: datetime
 
 
-def check_ttl(ttl: timedelta, field: str) -> timedelta:
-    """How long a credential may live, the default for zero; raises InvalidArgument below a second, beyond a year."""
-    if ttl and not timedelta(seconds=1) <= ttl <= MAX_TTL:
+def check_ttl(ttl: timedelta | None, field: str) -> timedelta:
+    """How long a credential may live, the default for None; raises InvalidArgument below a second, beyond a year."""
+    if ttl is None:
+        return DEFAULT_TTL
+    if not timedelta(seconds=1) <= ttl <= MAX_TTL:
         raise InvalidArgument(f"A validity is 1 second to {MAX_TTL.days} days.", field=field)
-    return ttl or DEFAULT_TTL
+    return ttl
 
 
 def exceeds(role: str, other: str) -> bool:

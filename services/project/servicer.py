@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any, TypeVar
 
-from google.protobuf.duration_pb2 import Duration
 from google.protobuf.empty_pb2 import Empty
 from google.protobuf.message import Message
 from google.protobuf.timestamp_pb2 import Timestamp
@@ -82,9 +81,9 @@ def _secret(stored: Stored[model.Secret]) -> pb.Secret:
     return pb.Secret(name=value.name, create_time=_time(value.create_time), update_time=_time(value.update_time))
 
 
-def _ttl(value: Duration, field: str) -> timedelta:
+def _ttl(spec: pb.Token | pb.Publisher, field: str) -> timedelta | None:
     try:
-        return value.ToTimedelta()
+        return spec.ttl.ToTimedelta() if spec.HasField("ttl") else None
     except (OverflowError, ValueError):
         raise InvalidArgument("This is no duration.", field=field) from None
 
@@ -118,7 +117,7 @@ class ProjectServicer(ProjectServiceServicer):
     async def CreateToken(self, request: pb.CreateTokenRequest, context: Context) -> pb.Token:
         project = names.parse(request.parent, kind="project", field="parent").project
         spec = request.token
-        ttl, again = _ttl(spec.ttl, "token.ttl"), request_id(request)
+        ttl, again = _ttl(spec, "token.ttl"), request_id(request)
         token_id = resource_id(request, project)
         return _token(*await self._tokens.create(project, token_id, spec.subject, _role_name(spec.role), ttl, again))
 
@@ -188,7 +187,7 @@ class ProjectServicer(ProjectServiceServicer):
     async def CreatePublisher(self, request: pb.CreatePublisherRequest, context: Context) -> pb.Publisher:
         project = names.parse(request.parent, kind="project", field="parent").project
         stored, credentials = await self._projects.create_publisher(
-            project, request.publisher_id, _ttl(request.publisher.ttl, "publisher.ttl"), request_key(request, project)
+            project, request.publisher_id, _ttl(request.publisher, "publisher.ttl"), request_key(request, project)
         )
         made = self._publisher(stored)
         made.credentials = credentials

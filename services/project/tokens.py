@@ -36,7 +36,7 @@ class TokenCommands:
     changed: asyncio.Event = field(default_factory=asyncio.Event)
 
     async def create(
-        self, project: str, token_id: str, subject: str, role: str, ttl: timedelta, request_id: str = ""
+        self, project: str, token_id: str, subject: str, role: str, ttl: timedelta | None, request_id: str = ""
     ) -> tuple[Stored[Token], str]:
         """Create a token; answers it and its text, which is stored nowhere.
 

@@ -9,6 +9,7 @@ from penstock.api.dataset.v1 import dataset_service_pb2 as pb
 from penstock.errors import NotFound
 from penstock.jobs.spec import InputFile, JobInput
 from penstock.rpc.channels import on_behalf_of
+from penstock.sdk.datasets import input_card
 
 if TYPE_CHECKING:
     from penstock.api.dataset.v1.dataset_service_pb2_grpc import DatasetServiceAsyncStub
@@ -40,15 +41,5 @@ class Datasets:
 
 def job_input(manifest: pb.Manifest) -> JobInput:
     """The dataset version as the command finds it: its partitions, and what they are in `input.json`."""
-    resource = names.parse(manifest.version, kind="dataset_version")
-    meta = {
-        "dataset": resource.parent,
-        "version": manifest.version,
-        "manifest": manifest.digest,
-        "key": manifest.key_field,
-        "label": manifest.label_field,
-        "json_columns": list(manifest.json_columns),
-        "rows": manifest.records,
-    }
     files = tuple(InputFile(file.path, file.digest, file.size) for file in manifest.files)
-    return JobInput(INPUT, files, meta=meta)
+    return JobInput(INPUT, files, meta=input_card(manifest))

@@ -77,7 +77,11 @@ def build(context: Context) -> Service:
         context.channels,
         context.tokens,
         address=context.address,
-        limits=Limits(cores=float(len(os.sched_getaffinity(0))), local_code=settings.objects_url.startswith("file:")),
+        limits=Limits(
+            cores=float(len(os.sched_getaffinity(0))),
+            local_code=settings.objects_url.startswith("file:"),
+            memory=os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
+        ),
     )
     repository = training.repository
     return Service(

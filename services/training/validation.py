@@ -28,10 +28,11 @@ _DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 
 @dataclass(frozen=True)
 class Limits:
-    """What this platform allows: `cores` an attempt may ask for, and whether code may lie on this machine."""
+    """What an attempt may ask for (`cores`; `memory` in bytes), and whether code may lie on this machine."""
 
     cores: float
     local_code: bool
+    memory: int
 
 
 def check_run(run: Run, limits: Limits) -> None:
@@ -131,9 +132,11 @@ def _parameters(run: Run) -> Iterator[FieldViolation]:
 def _resources(resources: Resources, limits: Limits) -> Iterator[FieldViolation]:
     if not (math.isfinite(resources.cpu) and 0 < resources.cpu <= limits.cores):
         yield _wrong("resources.cpu", f"Ask for more than 0 and at most {limits.cores:g} cores, not {resources.cpu:g}.")
-    if resources.memory and resources.memory < MIN_MEMORY:
+    if resources.memory and not MIN_MEMORY <= resources.memory <= limits.memory:
         yield _wrong(
-            "resources.memory", f"{resources.memory} bytes start nothing: ask for at least {MIN_MEMORY}, or 0."
+            "resources.memory",
+            f"Ask for {MIN_MEMORY >> 20} to {limits.memory >> 20:,} MiB, or for 0 (no limit), "
+            f"not {resources.memory / 2**20:,.6g}.",
         )
     if not 0 <= resources.timeout <= MAX_TIMEOUT:
         yield _wrong("resources.timeout", "A timeout is between 0 (none) and 30 days.")

@@ -5,13 +5,15 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 
 from penstock.backing.process import free_port
+from penstock.cli import main as cli
 from tests.support.attacker import Victim
 from tests.support.rivals import Rival, make_rivals
 
@@ -67,3 +69,29 @@ def rivals(victim: Victim, tmp_path_factory: pytest.TempPathFactory) -> Iterator
     for rival in made:
         rival.client.close()
         rival.admin.close()
+
+
+class Printed(NamedTuple):
+    """What a command left."""
+
+    code: int
+    out: str
+    err: str
+
+
+Run = Callable[..., Printed]
+
+
+@pytest.fixture
+def penstock(platform: Platform, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
+    """Runs a command in this process, with the platform's home."""
+    monkeypatch.setenv("PENSTOCK_HOME", str(platform.home))
+
+    def run(*arguments: object, code: int = 0) -> Printed:
+        with pytest.raises(SystemExit) as left:
+            cli.main([str(argument) for argument in arguments])
+        printed = Printed(int(left.value.code or 0), *capsys.readouterr())
+        assert printed.code == code, printed
+        return printed
+
+    return run

@@ -16,7 +16,7 @@ import tritonclient.http as triton_http
 import yaml
 from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoReflectionDescriptorDatabase
 
-from tests.e2e.conftest import Platform
+from tests.e2e.conftest import Platform, Run
 
 ROOT = Path(__file__).parents[2]
 
@@ -79,6 +79,32 @@ def test_curl_gets_a_prediction_with_a_name(served: Platform) -> None:
     ).stdout  # fmt: skip
     assert "200 OK" in done
     assert "x-penstock-prediction: projects/default/endpoints/fruit/revisions/1/predictions/" in done
+
+
+def _body(**changed: object) -> dict[str, object]:
+    tensors = [{"name": n, "shape": [1, 1], "datatype": "FP32", "data": [3.0]} for n in ("width", "height")]
+    return {"inputs": [{**tensors[0], **changed}, tensors[1]]}
+
+
+def test_a_prediction_is_of_the_project_that_was_named(served: Platform, penstock: Run, tmp_path: Path) -> None:
+    body = tmp_path / "body.json"
+    body.write_text(json.dumps(_body()))
+    assert "projects/default/endpoints/fruit/" in penstock("predict", "fruit", "--from", body).out
+    penstock("admin", "project", "create", "greengrocer")
+    penstock("predict", "fruit", "--from", body, "--project", "greengrocer", code=2)
+    create = ("admin", "token", "create", "--role", "viewer", "--subject", "ana", "--project")
+    of_default, of_other = (penstock(*create, project).out.strip() for project in ("default", "greengrocer"))
+    penstock("predict", "fruit", "--from", body, "--token", of_default)
+    penstock("predict", "fruit", "--from", body, "--token", of_other, code=4)
+
+
+def test_what_the_model_server_refuses_is_told_without_its_own_ids(
+    served: Platform, penstock: Run, tmp_path: Path
+) -> None:
+    body = tmp_path / "body.json"
+    body.write_text(json.dumps(_body(shape=[1, 2], data=[1, 2])))
+    printed = penstock("predict", "fruit", "--from", body, code=2)
+    assert "(endpoint fruit, HTTP 400)" in printed.err and "request id" not in printed.err
 
 
 def test_curl_creates_and_reads_a_dataset_over_rest(platform: Platform) -> None:

@@ -109,7 +109,7 @@ class TrainingPlatform:
             channels,
             self.tokens,
             address=lambda: server.address,
-            limits=Limits(self.cores, local_code=True),
+            limits=Limits(self.cores, local_code=True, memory=1 << 40),
         )
         await training.repository.prepare()
         server = self.server(Registration(add_TrainingServiceServicer_to_server, training.servicer, SERVICE))

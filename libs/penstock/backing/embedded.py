@@ -55,6 +55,16 @@ def keep_private(home: Path) -> None:
     home.chmod(0o700)
 
 
+def check_port(home: Path, port: int) -> None:
+    """Raise FailedPrecondition if somebody else than the platform of this home listens on the port."""
+    envoy = read_record(home, ENVOY)
+    ours = envoy is not None and envoy[0].alive() and envoy[1].get("port") == port
+    if not ours and not port_free(port):
+        raise FailedPrecondition(
+            f"Port {port} is in use: stop what listens there, or choose another with --port.", field="port"
+        )
+
+
 class Embedded:
     """The platform of one home directory behind 127.0.0.1:`port`.
 
@@ -80,7 +90,7 @@ class Embedded:
 
         Raises FailedPrecondition if the port is taken or the home is no place for secrets, before anything is started.
         """
-        self._check_port()
+        check_port(self.home, self.port)
         keep_private(self.home)
         progress("starting NATS and the database")
         (self.home / "url").write_text(self.url + "\n", encoding="utf-8")
@@ -177,14 +187,6 @@ class Embedded:
         if process is not None:
             await asyncio.to_thread(process.stop, 3)
             sweep(process)
-
-    def _check_port(self) -> None:
-        envoy = read_record(self.home, ENVOY)
-        ours = envoy is not None and envoy[0].alive() and envoy[1].get("port") == self.port
-        if not ours and not port_free(self.port):
-            raise FailedPrecondition(
-                f"Port {self.port} is in use: stop what listens there, or choose another with --port."
-            )
 
     def _program(self) -> Program:
         ready = self.home / "run" / "services.ready"

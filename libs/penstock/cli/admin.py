@@ -137,7 +137,7 @@ def create_publisher(session: Session, name: str, ttl: str, target: Path | None)
 
 @admin.command()
 @click.option("--subject", default="", help="Only this one's.")
-@click.option("--limit", default=100, show_default=True)
+@click.option("--limit", default=100, type=click.IntRange(1), show_default=True)
 @connected
 def audit(session: Session, subject: str, limit: int) -> None:
     """Who did what in the project, newest first."""

@@ -63,6 +63,13 @@ class Session:
         """Print a JSON document that is no single resource."""
         click.echo(json.dumps(document, indent=2, ensure_ascii=False))
 
+    def show_gone(self, name: str, text: str) -> None:
+        """Print that a resource was deleted: its name, or `text` apart from the output."""
+        if self.json:
+            self.show_json({"name": name})
+        else:
+            self.note(text)
+
     def note(self, text: str) -> None:
         """Say something to the person at the terminal, apart from the output."""
         click.echo(text, err=True)
@@ -136,7 +143,7 @@ def _cell(value: Any) -> str:
     if isinstance(value, float):
         return f"{value:.4g}"
     text = "" if value is None else str(value)
-    return text if len(text) <= 80 else text[:79] + "…"
+    return text if len(text) <= 80 or not sys.stdout.isatty() else text[:79] + "…"
 
 
 def describe(document: Mapping[str, Any], indent: int = 0) -> str:
@@ -180,17 +187,19 @@ def short(name: str) -> str:
 versioned = references.versioned
 
 
-def assignments(pairs: Sequence[str], field: str) -> dict[str, Any]:
-    """`K=V` pairs as a dict; a value is JSON if it parses, else text."""
+def assignments(pairs: Sequence[str], field: str, what: str = "KEY") -> dict[str, Any]:
+    """`K=V` pairs as a dict; a value is JSON if it parses, else text. `what` is the K in an error."""
     result: dict[str, Any] = {}
     for pair in pairs:
         key, equals, value = pair.partition("=")
         if not equals or not key:
-            raise InvalidArgument(f"'{pair}' is not KEY=VALUE.", field=field)
+            raise InvalidArgument(f"'{pair}' is not {what}=VALUE.", field=field)
         try:
             result[key] = json.loads(value)
         except ValueError:
             result[key] = value
+        except RecursionError:
+            raise InvalidArgument(f"The value of {key} is nested too deeply.", field=key) from None
     return result
 
 

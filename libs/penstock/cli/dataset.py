@@ -9,19 +9,25 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from penstock.cli.common import Session, assignments, connected, enum_name, last_id, to_dict, versioned
+from penstock.cli.common import Session, assignments, connected, enum_name, last_id, table, to_dict, versioned
+from penstock.cli.files import writing
+from penstock.cli.importing import import_
 from penstock.cli.progress import Progress
-from penstock.errors import InvalidArgument, NotFound, PenstockError
+from penstock.errors import InvalidArgument, PenstockError
 
 if TYPE_CHECKING:
     from penstock.api.dataset.v1 import dataset_service_pb2 as pb
 
 FIELDS_SHOWN = 8  # as columns of their own
+MAX_VERSION = 10**12 - 1
 
 
 @click.group()
 def dataset() -> None:
     """Import, edit, commit, compare and export datasets."""
+
+
+dataset.add_command(import_)
 
 
 @dataset.command()
@@ -65,47 +71,6 @@ def show(session: Session, name: str) -> None:
     session.show(session.client.dataset(name).get())
 
 
-@dataset.command("import")
-@click.argument("name")
-@click.option(
-    "--from", "source", required=True, type=click.Path(path_type=Path), help="A .jsonl, .csv or .parquet file."
-)
-@click.option("--key", required=True, help="The field that holds each record's key.")
-@click.option("--label", default="", help="The field that models are to predict.")
-@click.option("--draft", default="", help="Import into this draft ('-': your own) instead of committing a version.")
-@click.option("--request-id", default="", help="The same id resumes an import that was cut off.")
-@connected
-def import_(session: Session, name: str, source: Path, key: str, label: str, draft: str, request_id: str) -> None:
-    """Import a file: upsert by key, and commit a version by itself. The dataset is created if it is not there."""
-    data = session.client.dataset(name)
-    try:
-        data.get()
-    except NotFound:
-        data.create(key_field=key, label_field=label)
-    progress = Progress()
-
-    def update(state: pb.Import) -> None:
-        if state.received < state.size:
-            progress.show(
-                f"{source.name}: {state.received:,} of {state.size:,} bytes", state.received / (state.size or 1)
-            )
-        else:
-            progress.show(f"{source.name}: {enum_name(state, 'state').lower()}, {state.records:,} records")
-
-    try:
-        done = data.import_file(source, key=key, label=label, draft=draft, request_id=request_id, on_update=update)
-    except KeyboardInterrupt:
-        session.note("\nInterrupted. The same command with the same --request-id resumes an upload.")
-        raise
-    finally:
-        progress.done()
-    if enum_name(done, "state") != "SUCCEEDED":
-        # Only the file can be at fault here: what the platform could not do is raised as an error of its own.
-        raise InvalidArgument(done.reason or f"The import was {enum_name(done, 'state').lower()}.", field="from")
-    where = f"draft {done.draft}" if draft else f"{name}@{last_id(done.version)}"
-    session.show(done, f"imported {done.records:,} records into {where}")
-
-
 @dataset.command()
 @click.argument("name")
 @click.argument("key")
@@ -121,7 +86,7 @@ def patch(
     from penstock.api.dataset.v1 import dataset_service_pb2 as pb
     from penstock.rpc.structs import to_struct
 
-    values = assignments(fields, "fields")
+    values = assignments(fields, "fields", "FIELD")
     if not values and not unset:
         raise InvalidArgument("Give at least one FIELD=VALUE or --unset FIELD.", field="fields")
     edit = pb.RecordEdit(key=key, patch=to_struct(values), unset_fields=unset)
@@ -154,7 +119,9 @@ def delete(session: Session, name: str, keys: tuple[str, ...], draft: str | None
 @click.option("--draft", default=None, help="The draft to commit; your own by default.")
 @connected
 def commit(session: Session, name: str, message: str, draft: str | None) -> None:
-    """Make a draft the next version."""
+    """Make a draft the next version. Exits with 1 if newer versions changed the same records, and shows them."""
+    from penstock.sdk.datasets import ConflictingDraft
+
     progress = Progress()
     try:
         done = session.client.dataset(name).commit(
@@ -165,9 +132,37 @@ def commit(session: Session, name: str, message: str, draft: str | None) -> None
     except KeyboardInterrupt:
         session.note(f"\nThe commit goes on. To follow it: penstock dataset versions {name}")
         raise
+    except ConflictingDraft as error:
+        _show_conflicts(session, error.draft)
+        raise PenstockError(error.message) from None
     finally:
         progress.done()
     session.show(done, f"committed {name}@{last_id(done.version)} ({_changes(done)})")
+
+
+def _show_conflicts(session: Session, draft: pb.Draft) -> None:
+    """A row for each field that both changed: what it was, what the newer version made of it, and what the draft."""
+    if session.json:
+        session.show(draft)
+        return
+    rows = []
+    for conflict in to_dict(draft)["conflicts"]:
+        sides = [conflict.get(side) for side in ("base", "theirs", "mine")]
+        left_out = all(side is None for side in sides)  # too large to be kept in the draft
+        for field in conflict["fields"] or [""]:
+            cells = ["…"] * 3 if left_out else [_side(side, field) for side in sides]
+            rows.append([conflict["key"], field, *cells])
+    table(["KEY", "FIELD", "WAS", "IS", "YOURS"], rows)
+
+
+def _side(record: dict[str, Any] | None, field: str) -> str:
+    """A field of one side of a conflict; all fields where the record itself came or went."""
+    import json
+
+    if record is None:
+        return "(no record)"
+    value = record.get(field, "") if field else record
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
 
 @dataset.command()
@@ -198,7 +193,7 @@ def versions(session: Session, name: str) -> None:
 @click.argument("name", metavar="NAME[@N]")
 @click.option("--filter", "filter_", default="", help="AIP-160, such as 'label = \"7\" AND price > 8'.")
 @click.option("--draft", default="", help="Read a draft ('-': your own) instead of a version.")
-@click.option("--limit", default=50, show_default=True, help="At most this many.")
+@click.option("--limit", default=50, type=click.IntRange(1), show_default=True, help="At most this many.")
 @connected
 def records(session: Session, name: str, filter_: str, draft: str, limit: int) -> None:
     """Print records by key."""
@@ -231,8 +226,8 @@ def _data(record: Any) -> str:
 
 @dataset.command()
 @click.argument("name")
-@click.argument("old", type=int, metavar="A")
-@click.argument("new", type=int, metavar="B")
+@click.argument("old", type=click.IntRange(0, MAX_VERSION), metavar="A")
+@click.argument("new", type=click.IntRange(0, MAX_VERSION), metavar="B")
 @connected
 def diff(session: Session, name: str, old: int, new: int) -> None:
     """What changed from version A to version B."""
@@ -279,9 +274,10 @@ def export(session: Session, name: str, target: Path) -> None:
     base, number = versioned(name, "name")
     data = session.client.dataset(base)
     progress = Progress()
-    manifest, files = data.export(
-        number or data.get().head, target, lambda n, of: progress.show(f"{n} of {of} files", n / of)
-    )
+    with writing(target):
+        manifest, files = data.export(
+            number or data.get().head, target, lambda n, of: progress.show(f"{n} of {of} files", n / of)
+        )
     progress.done()
     if sum(f.records for f in manifest.files) != manifest.records:
         raise PenstockError("The manifest does not add up; tell whoever runs this platform.")

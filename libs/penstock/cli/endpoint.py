@@ -10,7 +10,7 @@ import click
 from penstock.cli.common import Session, connected, describe, enum_name, last_id, short, to_dict
 from penstock.cli.files import read_json
 from penstock.cli.progress import follow_work
-from penstock.errors import InvalidArgument, PenstockError
+from penstock.errors import PenstockError
 
 if TYPE_CHECKING:
     from penstock.api.serving.v1 import serving_service_pb2 as pb
@@ -53,27 +53,22 @@ def deploy(session: Session, name: str, model: str, steps: str, hold: float, req
     """Serve a model version at an endpoint, shifting the traffic step by step."""
     from penstock.api.serving.v1 import serving_service_pb2 as pb
     from penstock.cli.model import model_version
+    from penstock.sdk.documents import parse_duration, parse_wholes
 
+    wait_for = parse_duration(hold, "hold")
     request = pb.DeployModelRequest(
         name=session.client.name("endpoint", name),
         model_version=model_version(session, model),
-        steps=_steps(steps),
+        steps=parse_wholes(steps.split(",") if steps else None, "steps"),
         request_id=request_id,
     )
     if hold:
-        request.hold.FromMilliseconds(round(hold * 1000))
+        request.hold.CopyFrom(wait_for)
     made = session.client.serving.DeployModel(request)
     if not wait:
         session.show(made, f"started revision {made.number}; follow it: penstock endpoint show {name}")
         return
     _finish(session, name, _follow(session, name, made))
-
-
-def _steps(text: str) -> list[int]:
-    try:
-        return [int(part) for part in text.split(",")] if text else []
-    except ValueError:
-        raise InvalidArgument(f"'{text}' is not a list of per cents such as 10,100.", field="steps") from None
 
 
 def _follow(session: Session, name: str, made: pb.Revision) -> pb.Revision:
@@ -167,5 +162,6 @@ def delete(session: Session, name: str) -> None:
     """Take an endpoint down."""
     from penstock.api.serving.v1 import serving_service_pb2 as pb
 
-    session.client.serving.DeleteEndpoint(pb.DeleteEndpointRequest(name=session.client.name("endpoint", name)))
-    session.note(f"deleting {name}")
+    request = pb.DeleteEndpointRequest(name=session.client.name("endpoint", name))
+    session.client.serving.DeleteEndpoint(request)
+    session.show_gone(request.name, f"deleting {name}")

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from penstock.cli.common import Session, connected, enum_name, last_id, short, table, versioned
+from penstock.cli.files import writing
 from penstock.cli.progress import follow_work
 from penstock.errors import PenstockError
 
@@ -30,7 +31,8 @@ def evaluate(session: Session, model: str, dataset: str, rule: str, baseline: st
     base, number = versioned(dataset, "on")
     compared = ""
     if baseline:
-        compared = model_version(session, baseline) if "@" in baseline else session.client.name("endpoint", baseline)
+        model_named = "@" in baseline or "/versions/" in baseline
+        compared = model_version(session, baseline) if model_named else session.client.name("endpoint", baseline)
     spec = pb.Evaluation(
         model_version=model_version(session, model),
         dataset_version=session.client.dataset(base).version_name(number),
@@ -55,7 +57,7 @@ def evaluate(session: Session, model: str, dataset: str, rule: str, baseline: st
 def _finish(session: Session, done: pb.Evaluation) -> None:
     if session.json:
         session.show(done)
-    else:
+    elif enum_name(done, "state") == "SUCCEEDED":
         _print(done)
     if enum_name(done, "state") != "SUCCEEDED":
         raise PenstockError(f"Evaluation {last_id(done.name)} {enum_name(done, 'state').lower()}: {done.reason}")
@@ -63,7 +65,20 @@ def _finish(session: Session, done: pb.Evaluation) -> None:
         raise PenstockError(f"The verdict failed: {done.verdict.reason}")
 
 
-def _print(done: pb.Evaluation) -> None:
+def _print(found: pb.Evaluation) -> None:
+    state = enum_name(found, "state")
+    if state == "SUCCEEDED":
+        _print_metrics(found)
+    else:
+        reason = f": {found.reason}" if found.reason else ""
+        click.echo(f"{short(found.model_version)} on {short(found.dataset_version)}: {state.lower()}{reason}")
+    verdict = found.verdict
+    if verdict.rule:
+        reason = f" ({verdict.reason})" if verdict.reason else ""
+        click.echo(f"\nverdict: {'passed' if verdict.passed else 'failed'}: {verdict.rule}{reason}")
+
+
+def _print_metrics(done: pb.Evaluation) -> None:
     told = [(k, v) for k, v in sorted(done.metrics.items()) if k != "records" and not k.startswith("weighted_")]
     metrics = "  ".join(f"{k} {v:.4g}" for k, v in told)
     click.echo(f"{short(done.model_version)} on {short(done.dataset_version)} ({done.records} records): {metrics}")
@@ -76,9 +91,6 @@ def _print(done: pb.Evaluation) -> None:
         rows = [[label, *row.counts] for label, row in zip(labels, done.confusion_matrix.rows, strict=True)]
         click.echo("\ntrue \\ predicted")
         table(["", *labels], rows)
-    if done.rule:
-        reason = f" ({done.verdict.reason})" if done.verdict.reason else ""
-        click.echo(f"\nverdict: {'passed' if done.verdict.passed else 'failed'}: {done.rule}{reason}")
 
 
 @click.group()
@@ -111,7 +123,7 @@ def list_evaluations(session: Session) -> None:
 @click.argument("evaluation")
 @connected
 def show(session: Session, evaluation: str) -> None:
-    """Show an evaluation: metrics per class, confusion matrix, verdict."""
+    """Show an evaluation: its state, metrics per class, confusion matrix, verdict."""
     from penstock.api.evaluation.v1 import evaluation_service_pb2 as pb
 
     found = session.client.evaluations.GetEvaluation(
@@ -135,5 +147,6 @@ def predictions(session: Session, evaluation: str, target: Path) -> None:
     name = session.client.name("evaluation", evaluation)
     found = session.client.evaluations.GetEvaluation(pb.GetEvaluationRequest(name=name))
     stream = session.client.evaluations.ReadPredictions(pb.ReadPredictionsRequest(name=name))
-    save_stream(target, (part.data for part in stream), found.predictions)
+    with writing(target):
+        save_stream(target, (part.data for part in stream), found.predictions)
     session.show(found, f"wrote {target}")

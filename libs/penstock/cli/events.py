@@ -7,6 +7,7 @@ import json
 import click
 
 from penstock.cli.common import Session, connected, to_dict
+from penstock.cli.files import parse_json
 from penstock.errors import InvalidArgument, Unavailable
 
 
@@ -50,10 +51,7 @@ def publish(session: Session, type_: str, data: str, subject: str, source: str, 
     from penstock.api.event.v1 import event_service_pb2, events_pb2
     from penstock.rpc.structs import to_struct
 
-    try:
-        body = json.loads(data)
-    except ValueError as error:
-        raise InvalidArgument(f"--data is not JSON: {error}", field="data") from None
+    body = parse_json(data, "--data", "data")
     if not isinstance(body, dict):
         raise InvalidArgument("--data must be a JSON object.", field="data")
     event = events_pb2.Event(type=type_, data=to_struct(body), subject=subject, source=source, id=id_)

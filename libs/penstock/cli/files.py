@@ -2,11 +2,25 @@
 
 from __future__ import annotations
 
+import errno
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from penstock.errors import InvalidArgument
+
+
+@contextmanager
+def writing(target: Path, field: str = "to") -> Iterator[None]:
+    """A block that writes to a place which the user named; raises InvalidArgument where nothing can be written."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EIO):
+            raise
+        raise InvalidArgument(f"{target} cannot be written: {error.strerror or error}.", field=field) from None
 
 
 def read_text(path: Path, field: str) -> str:
@@ -23,13 +37,22 @@ def read_yaml(path: Path, field: str = "file") -> Any:
 
     try:
         return yaml.safe_load(read_text(path, field))
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError) as error:  # a date or a number that cannot be
         raise InvalidArgument(f"{path} is not YAML: {error}", field=field) from None
+    except RecursionError:
+        raise InvalidArgument(f"{path} is nested too deeply.", field=field) from None
 
 
 def read_json(path: Path, field: str = "from") -> Any:
     """One JSON document; raises InvalidArgument with the line that is wrong."""
+    return parse_json(read_text(path, field), str(path), field)
+
+
+def parse_json(text: str, what: str, field: str) -> Any:
+    """One JSON document in a text, named `what`; raises InvalidArgument with the line that is wrong."""
     try:
-        return json.loads(read_text(path, field))
+        return json.loads(text)
     except ValueError as error:
-        raise InvalidArgument(f"{path} is not JSON: {error}", field=field) from None
+        raise InvalidArgument(f"{what} is not JSON: {error}", field=field) from None
+    except RecursionError:
+        raise InvalidArgument(f"{what} is nested too deeply.", field=field) from None

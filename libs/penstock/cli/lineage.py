@@ -22,7 +22,9 @@ def lineage() -> None:
 @lineage.command()
 @click.argument("name")
 @click.option("--changed-since", default="", metavar="N|all", help="Compare the records with this dataset version.")
-@click.option("--records", "limit", default=20, show_default=True, help="How many records to print.")
+@click.option(
+    "--records", "limit", default=20, type=click.IntRange(0), show_default=True, help="How many records to print."
+)
 @connected
 def trace(session: Session, name: str, changed_since: str, limit: int) -> None:
     """All that a resource came from: a prediction's revision, model, run, code, dataset version and records."""

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import importlib
 import sys
+import traceback
 from collections.abc import Sequence
 
 import click
 
 from penstock import __version__, errors
+from penstock.runtime import settings
 
 # name -> (module:attribute, one line of help). The lines stand here so that `--help` imports nothing else.
 COMMANDS: dict[str, tuple[str, str]] = {
@@ -86,8 +88,10 @@ def exit_code(error: errors.PenstockError) -> int:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run one command and exit with its code; errors are one message on stderr, never a traceback."""
+    given = list(sys.argv[1:] if arguments is None else arguments)
     try:
-        code = cli.main(args=None if arguments is None else list(arguments), standalone_mode=False)
+        check_text(given)
+        code = cli.main(args=given, standalone_mode=False)
     except click.exceptions.Abort:
         code = 130
     except click.ClickException as error:
@@ -104,7 +108,30 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except OSError as error:  # a file that cannot be written, a full disk
         click.echo(f"error: {error}", err=True)
         code = EXIT_FAILED
+    except Exception as error:  # noqa: BLE001 (a fault of the command itself)
+        show_fault(error)
+        code = EXIT_FAILED
     sys.exit(code if isinstance(code, int) else 0)
+
+
+def check_text(arguments: Sequence[str]) -> None:
+    """Raise UsageError for an argument that is not UTF-8: nothing of Penstock can say it."""
+    for argument in arguments:
+        try:
+            argument.encode()
+        except UnicodeEncodeError:
+            raise click.UsageError(f"The argument {argument.encode(errors='replace').decode()} is not UTF-8.") from None
+
+
+def show_fault(error: Exception) -> None:
+    """Say that the command itself is at fault; where, to those who ask for it."""
+    if settings.debugging():
+        traceback.print_exception(error)
+    click.echo(
+        f"error: Penstock failed where it should not: {type(error).__name__}: {str(error)[:300]}\n"
+        "  Please report it with what the same command prints with PENSTOCK_LOG_LEVEL=debug.",
+        err=True,
+    )
 
 
 def show_error(error: errors.PenstockError) -> None:

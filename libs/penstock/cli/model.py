@@ -8,6 +8,7 @@ import click
 
 from penstock.cli.common import Session, connected, last_id, short, versioned
 from penstock.cli.evaluate import evaluate
+from penstock.cli.files import writing
 
 
 @click.group()
@@ -50,8 +51,11 @@ def show(session: Session, name: str) -> None:
         session.show(session.client.training.GetModelVersion(request))
         return
     listing = pb.ListModelVersionsRequest(parent=session.client.name("model", base), page_size=1000)
+    found = list(pages(session.client.training.ListModelVersions, listing, "model_versions"))
+    if not found:  # there may be no such model at all
+        session.client.training.GetModel(pb.GetModelRequest(name=listing.parent))
     session.show_list(
-        pages(session.client.training.ListModelVersions, listing, "model_versions"),
+        found,
         [
             ("VERSION", lambda v: v.number),
             ("DATASET", lambda v: short(v.dataset_version)),
@@ -73,12 +77,12 @@ def download(session: Session, name: str, target: Path) -> None:
     from penstock.sdk.datasets import save_stream
 
     version = session.client.training.GetModelVersion(pb.GetModelVersionRequest(name=model_version(session, name)))
-    target.mkdir(parents=True, exist_ok=True)
     for file in version.files:
         path = safe_join(target, file.path)
-        path.parent.mkdir(parents=True, exist_ok=True)
         chunks = session.client.training.ReadModelFile(pb.ReadModelFileRequest(name=version.name, path=file.path))
-        save_stream(path, (c.data for c in chunks), file.digest)
+        with writing(target):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            save_stream(path, (c.data for c in chunks), file.digest)
     session.show(version, f"wrote {len(version.files)} files of {short(version.name)} to {target}")
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -67,8 +68,10 @@ def runs(session: Session, name: str) -> None:
     from penstock.api.pipeline.v1 import pipeline_service_pb2 as pb
 
     request = pb.ListPipelineRunsRequest(parent=session.client.name("pipeline", name), page_size=1000)
+    found = list(pages(session.client.pipelines.ListPipelineRuns, request, "pipeline_runs"))
+    _check_exists(session, request.parent, found)
     session.show_list(
-        pages(session.client.pipelines.ListPipelineRuns, request, "pipeline_runs"),
+        found,
         [
             ("RUN", lambda r: last_id(r.name)),
             ("STATE", lambda r: enum_name(r, "state").lower()),
@@ -90,8 +93,10 @@ def why(session: Session, name: str) -> None:
     request = pb.ListDecisionsRequest(
         parent=session.client.name("pipeline", name), page_size=1000, at_least=session.client.last_writes
     )
+    found = list(pages(session.client.pipelines.ListDecisions, request, "decisions"))
+    _check_exists(session, request.parent, found)
     session.show_list(
-        pages(session.client.pipelines.ListDecisions, request, "decisions"),
+        found,
         [
             ("TIME", lambda d: d.time.ToJsonString()),
             ("DECISION", lambda d: enum_name(d, "outcome").lower()),
@@ -103,6 +108,14 @@ def why(session: Session, name: str) -> None:
     )
 
 
+def _check_exists(session: Session, pipeline: str, found: list[Any]) -> None:
+    """Raise NotFound if nothing was found since there is no such pipeline; what a deleted one left stays readable."""
+    from penstock.api.pipeline.v1 import pipeline_service_pb2 as pb
+
+    if not found:
+        session.client.pipelines.GetPipeline(pb.GetPipelineRequest(name=pipeline))
+
+
 @pipeline.command()
 @click.argument("name")
 @connected
@@ -110,8 +123,9 @@ def delete(session: Session, name: str) -> None:
     """Delete a pipeline; its runs and decisions stay readable."""
     from penstock.api.pipeline.v1 import pipeline_service_pb2 as pb
 
-    session.client.pipelines.DeletePipeline(pb.DeletePipelineRequest(name=session.client.name("pipeline", name)))
-    session.note(f"deleted {name}")
+    request = pb.DeletePipelineRequest(name=session.client.name("pipeline", name))
+    session.client.pipelines.DeletePipeline(request)
+    session.show_gone(request.name, f"deleted {name}")
 
 
 @pipeline.command()

@@ -12,6 +12,7 @@ import click
 
 from penstock import names
 from penstock.cli.common import any_project, output_option, show_facts, table
+from penstock.cli.files import writing
 from penstock.cli.progress import Progress
 from penstock.errors import FailedPrecondition, Unavailable
 from penstock.runtime.settings import ClientSettings, data_directory, home_directory, mongodb_uri
@@ -45,7 +46,12 @@ def ensure_setup() -> None:
 
 @click.command()
 @_HOME
-@click.option("--port", default=None, type=int, help=f"The one port [{DEFAULT_PORT}, or the home's last one].")
+@click.option(
+    "--port",
+    default=None,
+    type=click.IntRange(1, 65535),
+    help=f"The one port [{DEFAULT_PORT}, or the home's last one].",
+)
 @click.option("--detach", is_flag=True, help="Return when it is ready, and leave it running.")
 @click.option("--project", metavar="PROJECT", help="A project to begin with [PENSTOCK_PROJECT, or default].")
 @output_option
@@ -54,11 +60,25 @@ def up(home: Path | None, port: int | None, detach: bool, project: str | None, o
     project = names.check_id(project, "project") if project else None
     home = (home or home_directory()).expanduser().absolute()
     port = port or _last_port(home) or DEFAULT_PORT
+    _check_start(home, port)
     ensure_setup()
     if detach:
         _say_ready(home, start_detached(home, port, project), "stop it with `penstock down`", output)
         return
     asyncio.run(_supervise(home, port, project, output))
+
+
+def _check_start(home: Path, port: int) -> None:
+    """Raise PenstockError for what would stop the start, before there is anything of it."""
+    from penstock.backing.embedded import check_port
+
+    check_port(home, port)
+    if (uri := mongodb_uri()) is not None:
+        from penstock.store.database import check_given  # the driver is slow to import, and rarely needed here
+
+        check_given(uri)
+    with writing(home, "home"):
+        home.mkdir(parents=True, exist_ok=True, mode=0o700)
 
 
 def _say_ready(home: Path, url: str, how_to_stop: str, output: str) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shlex
 import sys
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +15,8 @@ from penstock.errors import InvalidArgument, PenstockError
 if TYPE_CHECKING:
     from penstock.api.training.v1 import training_service_pb2 as pb
 
+MOST = 2**31 - 1  # of what is counted here
+
 
 @click.command()
 @click.argument("dataset", metavar="DATASET[@N]")
@@ -24,9 +25,9 @@ if TYPE_CHECKING:
 @click.option("--command", "command", default="", metavar="CMD", help="What to run in the code's folder.")
 @click.option("-p", "--parameter", "parameters", multiple=True, metavar="K=V", help="A parameter; JSON or text.")
 @click.option("--model", default="", help="The model of which a version is made (the dataset's name by default).")
-@click.option("--cpu", default=0.0, help="Cores.")
-@click.option("--memory", default=0, help="MiB.")
-@click.option("--timeout", default=0, help="Seconds that an attempt may take.")
+@click.option("--cpu", default=0.0, type=click.FloatRange(0), help="Cores.")
+@click.option("--memory", default=0, type=click.IntRange(0, MOST), help="MiB.")
+@click.option("--timeout", default=0, type=click.IntRange(0, MOST), help="Seconds that an attempt may take.")
 @click.option("--request-id", default="", help="The same id again answers the same run.")
 @click.option("--wait", is_flag=True, help="Follow the run to its end.")
 @connected
@@ -50,18 +51,21 @@ def train(
     from penstock.api.training.v1 import training_service_pb2 as pb
     from penstock.rpc.structs import to_struct
     from penstock.sdk.code import code_source
+    from penstock.sdk.documents import parse_command
 
     if bool(algorithm) == bool(code):
         raise InvalidArgument("Give either --algorithm or --code.", field="code")
     if code and not command:
         raise InvalidArgument("--code needs --command, what to run in it.", field="command")
+    words = parse_command(command)
     base, number = versioned(dataset, "dataset")
+    data = session.client.dataset(base)
     run = pb.Run(
-        dataset_version=session.client.dataset(base).version_name(number),
+        dataset_version=data.version_name(number),
         code=pb.Code(algorithm=algorithm) if algorithm else code_source(session.client, code),
-        command=shlex.split(command),
+        command=words,
         parameters=to_struct(assignments(parameters, "parameters")),
-        model=model or base,
+        model=model or data.id,
         resources=pb.Resources(
             cpu=cpu, memory=memory * 1024 * 1024, timeout=Duration(seconds=timeout) if timeout else None
         ),
@@ -107,7 +111,7 @@ def runs() -> None:
 
 
 @runs.command("list")
-@click.option("--limit", default=50, show_default=True)
+@click.option("--limit", default=50, type=click.IntRange(1), show_default=True)
 @connected
 def list_runs(session: Session, limit: int) -> None:
     """List runs, newest first."""
@@ -147,8 +151,8 @@ def show(session: Session, run: str) -> None:
 @runs.command()
 @click.argument("run")
 @click.option("--follow", "-f", is_flag=True, help="Until the run ends.")
-@click.option("--tail", default=0, help="Only the last lines.")
-@click.option("--attempt", default=0, help="The current one by default.")
+@click.option("--tail", default=0, type=click.IntRange(0, MOST), help="Only the last lines.")
+@click.option("--attempt", default=0, type=click.IntRange(0, MOST), help="The current one by default.")
 @connected
 def logs(session: Session, run: str, follow: bool, tail: int, attempt: int) -> None:
     """Print a run's log."""
@@ -156,11 +160,16 @@ def logs(session: Session, run: str, follow: bool, tail: int, attempt: int) -> N
 
     request = pb.ReadLogRequest(name=session.client.name("run", run), follow=follow, tail=tail, attempt=attempt)
     collected = []
-    for part in session.client.training.ReadLog(request):
-        if session.json:
-            collected.append(part.data)
-        else:
-            os.write(sys.stdout.fileno(), part.data)
+    try:
+        for part in session.client.training.ReadLog(request):
+            if session.json:
+                collected.append(part.data)
+            else:
+                os.write(sys.stdout.fileno(), part.data)
+    except KeyboardInterrupt:
+        if follow:
+            session.note(f"\nThe run goes on. To stop it: penstock runs cancel {last_id(request.name)}")
+        raise
     if session.json:
         session.show_json({"log": b"".join(collected).decode("utf-8", "replace")})
 

@@ -15,18 +15,27 @@ from google.protobuf.struct_pb2 import ListValue, Struct, Value
 from penstock.errors import InvalidArgument
 
 _EXACT = 2**53  # above it a double no longer tells whole numbers apart
+_DEPTH = 32  # protobuf reads 100 nested messages, and an object in an object is three
 
 
 def to_struct(values: Mapping[str, Any], *, field: str = "") -> Struct:
     """A Struct of a JSON-like mapping. Raises InvalidArgument, naming the path, for what JSON cannot say."""
-    struct = Struct()
-    for key, value in values.items():
-        struct.fields[key].CopyFrom(to_value(value, field=f"{field}.{key}" if field else key))
-    return struct
+    return _struct(values, field, 1)
 
 
 def to_value(value: Any, *, field: str = "value") -> Value:
     """A Value of a JSON-like value; see to_struct."""
+    return _value(value, field, 1)
+
+
+def _struct(values: Mapping[str, Any], field: str, depth: int) -> Struct:
+    struct = Struct()
+    for key, value in values.items():
+        struct.fields[key].CopyFrom(_value(value, f"{field}.{key}" if field else key, depth))
+    return struct
+
+
+def _value(value: Any, field: str, depth: int) -> Value:
     if value is None:
         return Value(null_value=0)  # type: ignore[arg-type]
     if isinstance(value, bool):
@@ -35,10 +44,12 @@ def to_value(value: Any, *, field: str = "value") -> Value:
         return Value(number_value=_number(value, field))
     if isinstance(value, str):
         return Value(string_value=value)
+    if depth > _DEPTH:
+        raise InvalidArgument(f"The value is nested deeper than {_DEPTH} levels.", field=field)
     if isinstance(value, Mapping):
-        return Value(struct_value=to_struct(value, field=field))
+        return Value(struct_value=_struct(value, field, depth + 1))
     if isinstance(value, Sequence) and not isinstance(value, bytes | bytearray):
-        items = [to_value(item, field=f"{field}[{index}]") for index, item in enumerate(value)]
+        items = [_value(item, f"{field}[{index}]", depth + 1) for index, item in enumerate(value)]
         return Value(list_value=ListValue(values=items))
     raise InvalidArgument(f"A {type(value).__name__} is not a JSON value.", field=field)
 

@@ -104,6 +104,12 @@ def mongodb_uri(environ: Mapping[str, str] | None = None) -> str | None:
     return given.get("PENSTOCK_MONGODB_URI") or None
 
 
+def debugging(environ: Mapping[str, str] | None = None) -> bool:
+    """Whether whoever runs a command wants to see how it fails: PENSTOCK_LOG_LEVEL is `debug`."""
+    given = os.environ if environ is None else environ
+    return given.get("PENSTOCK_LOG_LEVEL", "").lower() == "debug"
+
+
 def whole_environment() -> dict[str, str]:
     """This process's environment, for a process that takes its place (such as a detached supervisor)."""
     return dict(os.environ)

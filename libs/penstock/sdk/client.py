@@ -5,7 +5,6 @@ from __future__ import annotations
 from functools import cached_property
 from types import TracebackType
 from typing import TYPE_CHECKING
-from urllib.parse import urlsplit
 
 import grpc
 
@@ -19,9 +18,10 @@ from penstock.api.project.v1.project_service_pb2_grpc import ProjectServiceStub
 from penstock.api.serving.v1.serving_service_pb2_grpc import ServingServiceStub
 from penstock.api.training.v1.training_service_pb2_grpc import TrainingServiceStub
 from penstock.api.tuning.v1.tuning_service_pb2_grpc import TuningServiceStub
-from penstock.errors import InvalidArgument
 from penstock.runtime.settings import ClientSettings
+from penstock.sdk.addresses import check_token, split_url
 from penstock.sdk.interceptors import Session
+from penstock.sdk.references import ids_of
 from penstock.sdk.retries import PATIENCE
 
 if TYPE_CHECKING:
@@ -50,12 +50,9 @@ class Client:
     ) -> None:
         settings = ClientSettings.from_environ()
         self.url = (url or settings.url).rstrip("/")
-        self.token = token or settings.token
+        self.token = check_token(token or settings.token)
         self.project_id = names.check_id(project or settings.project, "project")
-        parts = urlsplit(self.url)
-        if parts.scheme not in ("http", "https") or not parts.hostname:
-            raise InvalidArgument(f"'{self.url}' is not a URL like http://127.0.0.1:8420.", field="url")
-        target = f"{parts.hostname}:{parts.port or (443 if parts.scheme == 'https' else 80)}"
+        scheme, target = split_url(self.url)
         options = [
             ("grpc.max_receive_message_length", MAX_MESSAGE),
             ("grpc.max_send_message_length", MAX_MESSAGE),
@@ -65,7 +62,7 @@ class Client:
             ("grpc.min_reconnect_backoff_ms", 200),
             ("grpc.max_reconnect_backoff_ms", 1_000),
         ]
-        if parts.scheme == "https":
+        if scheme == "https":
             channel = grpc.secure_channel(target, grpc.ssl_channel_credentials(), options)
         else:
             channel = grpc.insecure_channel(target, options)
@@ -84,8 +81,8 @@ class Client:
         return dict(self._session.last_writes)
 
     def name(self, kind: str, *ids: str | int) -> str:
-        """The name of a resource of this project."""
-        return names.build(kind, self.project_id, *ids)
+        """The name of a resource of this project, by its ids or a full name; raises InvalidArgument."""
+        return names.build(kind, self.project_id, *ids_of(kind, self.project_id, ids))
 
     @cached_property
     def projects(self) -> ProjectServiceStub:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,14 +25,26 @@ FORMATS = {".jsonl": "JSONL", ".ndjson": "JSONL", ".csv": "CSV", ".parquet": "PA
 BATCH = 500  # edits in one call
 
 
+class ConflictingDraft(FailedPrecondition):
+    """A draft that edits what newer versions edited too: `draft.conflicts` lists the records, with all three sides."""
+
+    def __init__(self, draft: pb.Draft) -> None:
+        keys = ", ".join(conflict.key for conflict in list(draft.conflicts)[:5])
+        super().__init__(
+            f"{len(draft.conflicts)} records were changed by newer versions too (such as {keys}): "
+            "edit them in the draft again, and commit again."
+        )
+        self.draft = draft
+
+
 class DatasetClient:
     """One dataset of the client's project."""
 
     def __init__(self, client: Client, dataset_id: str) -> None:
         self._client = client
         self._api = client.datasets
-        self.id = names.check_id(dataset_id, "dataset")
         self.name = client.name("dataset", dataset_id)
+        self.id = names.check_id(names.parse(self.name).id, "dataset")
 
     def create(self, *, key_field: str = "", label_field: str = "", description: str = "") -> pb.Dataset:
         """Create the dataset, empty."""
@@ -79,11 +92,7 @@ class DatasetClient:
     ) -> str:
         """Send the file and answer the name of the import, which goes on by itself."""
         file = Path(path)
-        format_name = FORMATS.get(file.suffix.lower())
-        if format_name is None:
-            raise InvalidArgument(f"'{file.name}' is none of {', '.join(sorted(FORMATS))}.", field="from")
-        if not file.is_file():
-            raise InvalidArgument(f"There is no file {file}.", field="from")
+        format_name = file_format(file)
         digest = "sha256:" + _sha256(file)
         spec = pb.Import(
             source=file.name, format=pb.Import.Format.Value(format_name), key_field=key, label_field=label,
@@ -128,7 +137,7 @@ class DatasetClient:
     def commit(
         self, message: str, *, draft: str | None = None, on_update: Callable[[pb.Draft], None] | None = None
     ) -> pb.Draft:
-        """Commit a draft and wait for its version; raises FailedPrecondition with the conflicts, if there are any."""
+        """Commit a draft and wait for its version; raises ConflictingDraft, which has the conflicts."""
         name = self.draft_name(draft)
         try:
             name = self._api.CommitDraft(pb.CommitDraftRequest(name=name, message=message)).name
@@ -137,11 +146,7 @@ class DatasetClient:
             raise NotFound(f"There is no {which} in {self.id}: patch something first.") from None
         done: pb.Draft = wait(lambda: self._api.WatchDraft(pb.WatchDraftRequest(name=name)), on_update)
         if done.state == pb.Draft.CONFLICTED:
-            keys = ", ".join(c.key for c in list(done.conflicts)[:5])
-            raise FailedPrecondition(
-                f"{len(done.conflicts)} records were changed by newer versions too (such as {keys}): "
-                "look at them with `--output json`, edit them in the draft again, and commit again."
-            )
+            raise ConflictingDraft(done)
         if done.state != pb.Draft.COMMITTED:
             raise FailedPrecondition(f"The draft was not committed: {done.reason}")
         return done
@@ -181,7 +186,10 @@ class DatasetClient:
     def export(
         self, version: int, folder: str | Path, on_update: Callable[[int, int], None] | None = None
     ) -> tuple[pb.Manifest, list[Path]]:
-        """Download a version's Parquet partitions and `manifest.json`; digests are checked. Answers both."""
+        """Download a version's Parquet partitions and `manifest.json`; digests are checked. Answers both.
+
+        `input.json` beside them is the one that a job gets: the folder can stand in for a job's input.
+        """
         name = self._client.name("dataset_version", self.id, version)
         manifest = self._api.GetManifest(pb.GetManifestRequest(name=name, wait=True))
         target = Path(folder)
@@ -196,7 +204,33 @@ class DatasetClient:
             if on_update:
                 on_update(number, len(manifest.files))
         (target / "manifest.json").write_text(json_format.MessageToJson(manifest))
+        (target / "input.json").write_text(json.dumps(input_card(manifest)))
         return manifest, written
+
+
+def input_card(manifest: pb.Manifest) -> dict[str, Any]:
+    """What `input.json` says of a dataset version to the code of a job."""
+    return {
+        "dataset": names.parse(manifest.version, kind="dataset_version").parent,
+        "version": manifest.version,
+        "manifest": manifest.digest,
+        "key": manifest.key_field,
+        "label": manifest.label_field,
+        "json_columns": list(manifest.json_columns),
+        "rows": manifest.records,
+    }
+
+
+def file_format(file: Path) -> str:
+    """The format of a file to import, by its suffix; raises InvalidArgument where there is nothing to import."""
+    format_name = FORMATS.get(file.suffix.lower())
+    if format_name is None:
+        raise InvalidArgument(f"'{file.name}' is none of {', '.join(sorted(FORMATS))}.", field="from")
+    if not file.is_file():
+        raise InvalidArgument(f"There is no file {file}.", field="from")
+    if not file.stat().st_size:
+        raise InvalidArgument(f"{file} is empty: there is nothing to import.", field="from")
+    return format_name
 
 
 def save_stream(path: Path, chunks: Iterable[bytes], digest: str) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+import shlex
 from collections.abc import Mapping
 from datetime import date
 from typing import Any
@@ -22,10 +23,11 @@ _MAX_WHOLE = 2**31 - 1
 
 def parse_whole(value: Any, field: str) -> int:
     """A whole number, 0 or more; digits as text are one too (a reference within text makes text)."""
-    text = isinstance(value, str) and value.isascii() and value.isdigit()
-    number = float(value) if text or (isinstance(value, (int, float)) and not isinstance(value, bool)) else -1.0
-    if not (0 <= number <= _MAX_WHOLE and number.is_integer()):
-        raise InvalidArgument(f"{field}: '{value}' is not a whole number.", field=field)
+    text = isinstance(value, str) and value.isascii() and value.isdigit() and len(value) < 20
+    number = int(value) if text else value
+    known = isinstance(number, (int, float)) and not isinstance(number, bool)
+    if not known or not 0 <= number <= _MAX_WHOLE or number != int(number):
+        raise InvalidArgument(f"{field}: '{value}' is not a whole number from 0 to {_MAX_WHOLE:,}.", field=field)
     return int(number)
 
 
@@ -68,16 +70,26 @@ def parse_flag(value: Any, field: str) -> bool:
 
 def parse_duration(value: Any, field: str) -> Duration:
     """`500ms`, `2s`, `5m`, `1h`, `30d`, or a number of seconds."""
-    seconds = math.nan
+    seconds: float = math.nan
     if isinstance(value, (int, float)) and not isinstance(value, bool):
-        seconds = float(value)
+        seconds = value
     elif match := _DURATION.fullmatch(str(value)):
         seconds = float(match[1]) * _SECONDS[match[2]]
-    if not 0 <= seconds <= _MAX_SECONDS:
+    if seconds > _MAX_SECONDS:
+        raise InvalidArgument(f"{field}: '{value}' is too long: at most {_MAX_SECONDS / 86400:.0f}d.", field=field)
+    if not seconds >= 0:  # nor if it is no number
         raise InvalidArgument(f"{field}: '{value}' is not a duration such as 500ms, 2s, 5m, 1h or 30d.", field=field)
     duration = Duration()
     duration.FromMilliseconds(round(seconds * 1000))
     return duration
+
+
+def parse_command(text: str, field: str = "command") -> list[str]:
+    """The words of a line, split as a shell would."""
+    try:
+        return shlex.split(text)
+    except ValueError as error:
+        raise InvalidArgument(f"'{text}' is not a command: {error}.", field=field) from None
 
 
 def check_fields(document: Mapping[str, Any], known: set[str]) -> None:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import http.client
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from penstock import errors, names
+from penstock.sdk.tensors import check_request
 
 if TYPE_CHECKING:
     from penstock.sdk.client import Client
@@ -22,6 +24,7 @@ _BY_STATUS: dict[int, type[errors.PenstockError]] = {
     503: errors.Unavailable,
     504: errors.Unavailable,
 }
+_SERVERS_OWN = re.compile(r"^\[request id: [^\]]*\] ?")  # an id that is nowhere else
 
 
 @dataclass(frozen=True)
@@ -42,18 +45,23 @@ class EndpointClient:
 
     def __init__(self, client: Client, endpoint_id: str) -> None:
         self._client = client
-        self.id = names.check_id(endpoint_id, "endpoint")
         self.name = client.name("endpoint", endpoint_id)
+        self.id = names.check_id(names.parse(self.name).id, "endpoint")
         self._connection: http.client.HTTPConnection | None = None
 
     def predict(self, request: Mapping[str, Any], *, timeout: float = 30.0) -> Prediction:
-        """Send one KServe v2 body, `{"inputs": [{"name", "shape", "datatype", "data"}]}`; never retried here."""
+        """Send one KServe v2 body, `{"inputs": [{"name", "shape", "datatype", "data"}]}`; never retried here.
+
+        Raises InvalidArgument, naming the field, for a body that no model could take.
+        """
+        check_request(request)
         connection = self._connect(timeout)
         headers = {"content-type": "application/json"}
         if self._client.token:
             headers["authorization"] = f"Bearer {self._client.token}"
         try:
-            connection.request("POST", f"/v2/models/{self.id}/infer", json.dumps(request), headers)
+            path = f"/v1/{self._client.project}/v2/models/{self.id}/infer"
+            connection.request("POST", path, json.dumps(request), headers)
             response = connection.getresponse()
             body = response.read()
         except (OSError, http.client.HTTPException) as error:
@@ -61,7 +69,10 @@ class EndpointClient:
             raise errors.Unavailable(f"No answer from {self._client.url}: {error}. Is the platform up?") from None
         if response.status != 200:
             raise _error(response.status, body, self.id)
-        return Prediction(response.getheader("x-penstock-prediction", ""), json.loads(body))
+        try:
+            return Prediction(response.getheader("x-penstock-prediction", ""), json.loads(body))
+        except ValueError:
+            raise errors.PenstockError(f"The answer of endpoint {self.id} is no JSON.") from None
 
     def close(self) -> None:
         """Close the connection."""
@@ -83,4 +94,5 @@ def _error(status: int, body: bytes, endpoint: str) -> errors.PenstockError:
         message = document.get("error") or document.get("message") or str(document)
     except (ValueError, AttributeError):
         message = body.decode("utf-8", "replace")[:500]
+    message = _SERVERS_OWN.sub("", str(message))
     return _BY_STATUS.get(status, errors.PenstockError)(f"{message} (endpoint {endpoint}, HTTP {status})")

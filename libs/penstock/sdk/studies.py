@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-import shlex
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +12,7 @@ from penstock.api.tuning.v1 import tuning_service_pb2 as pb
 from penstock.errors import InvalidArgument
 from penstock.rpc.structs import to_value
 from penstock.sdk.code import code_source
-from penstock.sdk.documents import check_fields, parse_flag, parse_mapping, parse_text, parse_whole
+from penstock.sdk.documents import check_fields, parse_command, parse_flag, parse_mapping, parse_text, parse_whole
 from penstock.sdk.references import versioned
 
 if TYPE_CHECKING:
@@ -24,6 +22,8 @@ KNOWN = {
     "kind", "name", "dataset", "algorithm", "code", "command", "parameters", "space", "objective", "trials",
     "parallelism", "sampler", "model", "resources",
 }  # fmt: skip
+_EXACT = 2**53  # whole numbers up to here are the same in JSON
+_LARGEST = 1e308
 
 
 def parse_space(space: Any) -> list[pb.ParameterSpace]:
@@ -53,10 +53,14 @@ def _parameter(name: str, rule: Any) -> pb.ParameterSpace:
         and len(values) == 2
         and all(isinstance(v, (int, float)) and not isinstance(v, bool) for v in values)
     )
-    if not numbers or not all(map(math.isfinite, values)) or (kind == "int" and any(int(v) != v for v in values)):
-        raise InvalidArgument(
-            f"{field}.{kind} must be [low, high] with {'whole ' * (kind == 'int')}numbers.", field=field
-        )
+    largest = _EXACT if kind == "int" else _LARGEST
+    if (
+        not numbers
+        or not all(-largest <= value <= largest for value in values)
+        or (kind == "int" and any(int(value) != value for value in values))
+    ):
+        whole = f"whole numbers up to {_EXACT:,}" if kind == "int" else "numbers"
+        raise InvalidArgument(f"{field}.{kind} must be [low, high] with {whole}.", field=field)
     low, high, log = values[0], values[1], parse_flag(rule.get("log", False), f"{field}.log")
     if kind == "int":
         return pb.ParameterSpace(name=name, int=pb.IntRange(low=int(low), high=int(high), log=log))
@@ -118,17 +122,29 @@ def parse_study(client: Client, document: Any) -> tuple[str, pb.Study]:
 def _command(value: Any) -> list[str]:
     """A list of words, or a line that is split as a shell would."""
     if isinstance(value, str):
-        return shlex.split(value)
+        return parse_command(value)
     if value is not None and not isinstance(value, list):
         raise InvalidArgument("`command` must be a line or a list of words.", field="command")
     return [parse_text(word, f"command[{index}]") for index, word in enumerate(value or ())]
 
 
 def _resources(value: Any) -> training_pb.Resources | None:
-    """As in the API's JSON, such as `{cpu: 2, memory: "1073741824"}`."""
+    """As in the API's JSON, such as `{cpu: 2, memory: "1073741824", timeout: 600s}`."""
     if value is None:
         return None
-    try:
-        return json_format.ParseDict(value, training_pb.Resources())
-    except (json_format.ParseError, TypeError, AttributeError) as error:
-        raise InvalidArgument(f"`resources` is not right: {error}", field="resources") from None
+    known = training_pb.Resources.DESCRIPTOR.fields_by_name
+    if not isinstance(value, Mapping):
+        raise InvalidArgument(f"`resources` must be a mapping of {', '.join(known)}.", field="resources")
+    resources = training_pb.Resources()
+    for name, amount in value.items():
+        field = f"resources.{name}"
+        if name not in known:
+            raise InvalidArgument(f"`resources` has {', '.join(known)}, not '{name}'.", field=field)
+        try:
+            json_format.ParseDict({name: amount}, resources)
+        except (json_format.ParseError, OverflowError, ValueError):
+            raise InvalidArgument(
+                f"{field}: '{amount}' is not right: cpu is a number of cores, memory one of bytes, timeout as 600s.",
+                field=field,
+            ) from None
+    return resources

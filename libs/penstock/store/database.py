@@ -21,11 +21,12 @@ from pymongo.errors import (
     DocumentTooLarge,
     ExecutionTimeout,
     OperationFailure,
+    PyMongoError,
     ServerSelectionTimeoutError,
     WriteConcernError,
 )
 
-from penstock.errors import InvalidArgument, ResourceExhausted, Unavailable
+from penstock.errors import FailedPrecondition, InvalidArgument, ResourceExhausted, Unavailable
 from penstock.store.codec import Document
 
 T = TypeVar("T")
@@ -75,6 +76,19 @@ async def attempt(operation: Callable[[bool], Awaitable[T]]) -> T:
             again = again or not isinstance(error, ServerSelectionTimeoutError)
             await asyncio.sleep(delay * random.uniform(0.5, 1.0))
     raise AssertionError("unreachable")
+
+
+def check_given(uri: str) -> None:
+    """Raise FailedPrecondition unless a database answers at the URI that PENSTOCK_MONGODB_URI gives."""
+    try:
+        with MongoClient[Document](uri, serverSelectionTimeoutMS=_OPTIONS["connectTimeoutMS"]) as client:
+            client.admin.command("ping")
+    except (PyMongoError, ValueError) as error:
+        reason = str(error).split(",", 1)[0][:200]
+        raise FailedPrecondition(
+            f"No MongoDB answers at what PENSTOCK_MONGODB_URI says ({reason}): start it, or unset the variable.",
+            field="PENSTOCK_MONGODB_URI",
+        ) from None
 
 
 def _check_transient(error: Exception) -> None:

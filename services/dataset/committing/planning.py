@@ -133,7 +133,8 @@ class Planner:
     def _finish(
         self, dataset: Dataset, draft: Draft, edits: tuple[Edit, ...], chunks: Sequence[Chunk], totals: _Totals
     ) -> Plan | NoChange:
-        if not chunks:
+        labels = bool(dataset.head and draft.label_field) and draft.label_field != dataset.label_field
+        if not chunks and not labels:  # another label is a version without a changed record
             return NoChange()
         return Plan(
             dataset.name, dataset.head + 1, draft.name, draft.commit, draft.message, draft.committer or draft.owner,

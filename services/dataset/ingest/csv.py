@@ -73,9 +73,12 @@ class Csv:
         first = self._file.buffered().readline(MAX_BYTES).removeprefix(b"\xef\xbb\xbf")
         if not first.strip():
             raise BadFile("The file is empty (or its first line is): the first line must name the columns.")
+        # The wrapper decodes more than the first line: what is wrong further down is not this line's fault.
+        text = io.TextIOWrapper(self._file.buffered(), "utf-8-sig", errors="surrogateescape", newline="")
         try:
-            names = next(csv.reader(io.TextIOWrapper(self._file.buffered(), "utf-8-sig", newline="")))
-        except UnicodeDecodeError as error:
+            names = next(csv.reader(text))
+            "".join(names).encode()
+        except UnicodeEncodeError as error:
             raise BadFile("line 1 is not UTF-8: save the file as UTF-8.") from error
         except csv.Error as error:
             raise BadFile(f"line 1: {error}.") from error

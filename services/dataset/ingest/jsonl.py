@@ -42,7 +42,7 @@ class JsonLines:
 
 def _parse(line: bytes, number: int) -> dict[str, Any]:
     try:
-        value = json.loads(line.decode())
+        value = json.loads(line.rstrip(b"\r\n").decode())  # with its end, what is cut off would break in a line 2
     except UnicodeDecodeError as error:
         raise BadFile(f"line {number} is not UTF-8 (byte {error.start + 1}): save the file as UTF-8.") from error
     except json.JSONDecodeError as error:

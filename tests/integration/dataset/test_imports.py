@@ -59,6 +59,19 @@ async def test_an_import_without_a_change_succeeds_and_makes_no_version(client: 
     assert again.version == f"{name}/versions/1" and len(await client.versions(name)) == 1
 
 
+async def test_a_forgotten_label_comes_with_an_import_of_the_same_records(client: Client) -> None:
+    name = await client.create("data")
+    await client.import_rows(name, ROWS)
+    again = await client.import_rows(name, ROWS, label_field="kind")
+    assert again.version == f"{name}/versions/2"
+    [version, _] = await client.versions(name)
+    assert (version.added, version.changed, version.removed, version.record_count) == (0, 0, 0, 40)
+    dataset = await client.stub.GetDataset(pb.GetDatasetRequest(name=name))
+    manifest = await client.stub.GetManifest(pb.GetManifestRequest(name=again.version, wait=True))
+    assert (dataset.label_field, manifest.label_field, manifest.records) == ("kind", "kind", 40)
+    assert (await client.import_rows(name, ROWS, label_field="kind")).version == again.version
+
+
 async def test_an_import_into_a_draft_is_committed_with_it(client: Client) -> None:
     name = await client.create("data")
     done = await client.import_rows(name, ROWS, draft="mine")

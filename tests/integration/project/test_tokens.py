@@ -110,6 +110,7 @@ async def test_the_text_of_a_token_is_stored_nowhere(api: Api, world: World) -> 
         ("mo", pb.ROLE_UNSPECIFIED, 60, "token.role"),
         ("mo", 17, 60, "token.role"),
         ("mo", EDITOR, -1, "token.ttl"),
+        ("mo", EDITOR, 0, "token.ttl"),
         ("mo", EDITOR, 366 * 86400, "token.ttl"),
         ("mo", EDITOR, 10**17, "token.ttl"),
     ],

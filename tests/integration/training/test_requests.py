@@ -40,6 +40,7 @@ CASES: list[tuple[str, dict[str, Any]]] = [
     ),
     ("run.resources.cpu", {"resources": pb.Resources(cpu=512)}),
     ("run.resources.memory", {"resources": pb.Resources(memory=5)}),
+    ("run.resources.memory", {"resources": pb.Resources(memory=1 << 50)}),
     ("run.model", {"model": "Not An Id"}),
     ("run.base", {"base": "projects/vision/models/none/versions/1"}),
     ("run.max_retries", {"max_retries": -1}),

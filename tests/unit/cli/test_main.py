@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socket
 import subprocess
 import sys
 import time
@@ -16,11 +17,13 @@ import pytest
 
 from penstock import errors
 from penstock.api.pipeline.v1 import pipeline_service_pb2 as pb
+from penstock.backing.process import free_port
 from penstock.cli import main as cli
 from penstock.cli import platform
 from penstock.cli.common import Session, assignments, describe, short, table
 from penstock.cli.files import read_json, read_yaml
 from penstock.cli.paging import pages
+from penstock.cli.train import logs
 from penstock.runtime.settings import data_directory
 
 
@@ -155,6 +158,99 @@ def test_an_error_names_its_field_on_stderr(capsys: pytest.CaptureFixture[str], 
     assert "Traceback" not in err
 
 
+HUGE = "9" * 25
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("train", "d@1", "--code", ".", "--command", "python 'x"), "(field: command)"),
+        (("train", "d@1", "--algorithm", "mlp", "--memory", HUGE), "--memory"),
+        (("train", "d@1", "--algorithm", "mlp", "--timeout", HUGE), "--timeout"),
+        (("train", "d@1", "--algorithm", "mlp", "--cpu", "-1"), "--cpu"),
+        (("runs", "logs", "r", "--tail", HUGE), "--tail"),
+        (("runs", "logs", "r", "--attempt", HUGE), "--attempt"),
+        (("runs", "list", "--limit", "-3"), "--limit"),
+        (("admin", "audit", "--limit", "0"), "--limit"),
+        (("dataset", "records", "d", "--limit", "-3"), "--limit"),
+        (("lineage", "trace", "x", "--records", "-3"), "--records"),
+        (("dataset", "diff", "d", HUGE, "1"), "'A'"),
+        (("dataset", "patch", "d", "k", "x"), "'x' is not FIELD=VALUE"),
+        (("dataset", "patch", "d", "k", "x=" + "[" * 300 + "]" * 300), "nested deeper than 32 levels"),
+        (("dataset", "patch", "d", "k", "x=" + "[" * 5000 + "]" * 5000), "nested too deeply"),
+        (("events", "publish", "a.b", "--data", "[" * 5000 + "]" * 5000), "(field: data)"),
+        (("dataset", "show", "d\udcff"), "is not UTF-8"),
+        (("endpoint", "deploy", "e", "m@1", "--hold", "nan"), "(field: hold)"),
+        (("endpoint", "deploy", "e", "m@1", "--hold", "inf"), "(field: hold)"),
+        (("endpoint", "deploy", "e", "m@1", "--hold", "1e30"), "(field: hold)"),
+        (("endpoint", "deploy", "e", "m@1", "--steps", f"{HUGE},100"), "(field: steps[0])"),
+        (("dataset", "list", "--url", "http://127.0.0.1:99999"), "(field: url)"),
+        (("dataset", "list", "--url", "http://127.0.0.1:abc"), "(field: url)"),
+        (("dataset", "list", "--url", "http://[::1"), "(field: url)"),
+        (("dataset", "list", "--token", "two\nlines"), "(field: token)"),
+        (("admin", "token", "create", "--subject", "a", "--role", "viewer", "--ttl", "99999d"), "at most 36500d"),
+        (("up", "--port", "99999"), "--port"),
+        (("up", "--port", "0"), "--port"),
+        (("demo", "--port", "-1"), "--port"),
+        (("up", "--home", "/proc/x", "--port", str(free_port())), "/proc/x cannot be written"),
+        (("demo", "--to", "/proc/x"), "/proc/x cannot be written"),
+    ],
+)
+def test_a_value_that_cannot_be_is_refused_by_its_name(
+    arguments: tuple[str, ...], said: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PENSTOCK_URL", "http://127.0.0.1:1")
+    monkeypatch.setenv("PENSTOCK_TOKEN", "t")
+    code, out, err = run(capsys, *arguments)
+    assert (code, out) == (2, ""), err
+    assert said in err
+    assert "Traceback" not in err
+
+
+def test_a_port_in_use_and_a_database_that_is_not_there_are_found_before_anything_is_made(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    home = tmp_path / "home"
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        for more in ((), ("--detach",)):
+            code, out, err = run(capsys, "up", "--home", str(home), "--port", str(port), *more)
+            assert (code, out) == (2, "")
+            assert err.startswith(f"error: Port {port} is in use")
+    for uri in ("nonsense", f"mongodb://127.0.0.1:{port}"):
+        monkeypatch.setenv("PENSTOCK_MONGODB_URI", uri)
+        code, out, err = run(capsys, "up", "--home", str(home), "--port", str(port))
+        assert (code, out) == (2, "")
+        assert "(field: PENSTOCK_MONGODB_URI)" in err
+    assert not home.exists()
+
+
+def test_a_fault_of_the_command_is_one_message_and_a_traceback_for_those_who_ask(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(**_: Any) -> None:
+        raise RuntimeError("boom")
+
+    monkeypatch.setattr(cli.cli, "main", fail)
+    code, out, err = run(capsys, "model")
+    assert (code, out) == (1, "")
+    assert "RuntimeError: boom" in err and "PENSTOCK_LOG_LEVEL=debug" in err and "Traceback" not in err
+    monkeypatch.setenv("PENSTOCK_LOG_LEVEL", "debug")
+    assert "Traceback" in run(capsys, "model")[2]
+
+
+def test_who_stops_following_a_log_hears_that_the_run_goes_on(capsys: pytest.CaptureFixture[str]) -> None:
+    def interrupted(_: Any) -> Iterator[Any]:
+        raise KeyboardInterrupt
+        yield
+
+    session = Session("http://127.0.0.1:1", "t", "p", "table")
+    session.client.training.ReadLog = interrupted  # type: ignore[assignment]
+    with session.client, pytest.raises(KeyboardInterrupt):
+        logs.callback.__wrapped__(session, "r1", True, 0, 0)  # type: ignore[union-attr]
+    assert "The run goes on. To stop it: penstock runs cancel r1" in capsys.readouterr().err
+
+
 def test_a_platform_that_cannot_be_reached_is_3(capsys: pytest.CaptureFixture[str]) -> None:
     code, _, err = run(capsys, "pipeline", "list", "--url", "http://127.0.0.1:1", "--token", "t")
     assert code == 3
@@ -201,6 +297,16 @@ def test_tables_are_aligned_and_an_empty_one_says_so_aside(capsys: pytest.Captur
     table(["A"], [])
     printed = capsys.readouterr()
     assert (printed.out, printed.err) == ("A\n", "(none)\n")
+
+
+def test_long_cells_are_cut_for_a_person_only(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    table(["A"], [["x" * 100]])
+    assert capsys.readouterr().out == f"A\n{'x' * 100}\n"
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    table(["A"], [["x" * 100]])
+    assert capsys.readouterr().out == f"A\n{'x' * 79}…\n"
 
 
 def test_a_description_leaves_empty_fields_out() -> None:

@@ -21,10 +21,12 @@ from services.dataset.ingest import Staging, read_part
 from services.dataset.ingest.rows import BadFile
 
 
-def stage(objects: ObjectStore, content: bytes | str, format: str, **fields: Any) -> tuple[dict[str, Any], int]:
+def stage(
+    objects: ObjectStore, content: bytes | str, format: str, *, chunk: int = 0, **fields: Any
+) -> tuple[dict[str, Any], int]:
     """The records by key, and how many values were missing as NaN."""
     raw = content.encode() if isinstance(content, str) else content
-    size = max(7, len(raw) // 40)
+    size = chunk or max(7, len(raw) // 40)
     chunks = [raw[at : at + size] for at in range(0, len(raw), size)]
     digests = tuple(objects.put_bytes(chunk).digest for chunk in chunks)
     spec = Import(
@@ -140,7 +142,8 @@ BAD_CSV = [
     ("id,_key\na,1\n", "line 2: field '_key'"),
 ]
 BAD_JSONL = [
-    ('{"id":"a"}\n{"id":"b"', "line 2, column"),
+    ('{"id":"a"}\n{"id":"b"', "line 2, column 10"),
+    ('{"id":"a"}\n{"id":\n', "line 2, column 7"),
     ('{"id":"a"}\n[1]\n', "line 2 holds a list"),
     ('{"id":"a","v":{"z":[Infinity]}}\n', r"line 1: field 'v.z\[0\]': Infinity"),
     ('{"id":"a","v":1e999}\n', "line 1: field 'v': Infinity"),
@@ -193,3 +196,9 @@ def test_bytes_that_are_not_those_announced_are_refused(objects: ObjectStore) ->
 def test_a_label_field_that_no_record_has_is_refused(objects: ObjectStore) -> None:
     with pytest.raises(BadFile, match="label field 'lable'"):
         stage(objects, '{"id":"a","label":1}\n', "jsonl", label_field="lable")
+
+
+def test_what_is_no_utf8_is_told_by_its_line_however_much_is_read_at_once(objects: ObjectStore) -> None:
+    for content, line in ((b"id,v\na,1\nb,\xff\n", 3), (b"id,\xff\na,1\n", 1)):
+        with pytest.raises(BadFile, match=f"line {line} is not UTF-8"):
+            stage(objects, content, "csv", chunk=1000)

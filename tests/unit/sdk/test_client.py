@@ -13,16 +13,37 @@ import penstock.sdk
 from penstock.api.pipeline.v1 import pipeline_service_pb2 as pb
 from penstock.errors import FailedPrecondition, InvalidArgument, Unavailable
 from penstock.sdk import Client, interceptors
+from penstock.sdk.addresses import split_url
 from penstock.sdk.datasets import save_stream
 from penstock.sdk.following import follow, wait
 from penstock.sdk.interceptors import Session
+from penstock.sdk.references import versioned
 
 
-@pytest.mark.parametrize("url", ["127.0.0.1:8420", "ftp://x", "http://"])
+@pytest.mark.parametrize("url", ["127.0.0.1:8420", "ftp://x", "http://", "http://[::1", "http://x:y", "http://ü"])
 def test_what_is_no_url_is_refused(url: str) -> None:
     with pytest.raises(InvalidArgument) as caught:
         Client(url=url, token="t")
     assert caught.value.violations[0].field == "url"
+
+
+def test_the_address_of_a_url_has_a_port_and_brackets_where_they_belong() -> None:
+    assert split_url("http://[::1]:8420") == ("http", "[::1]:8420")
+    assert split_url("https://penstock.example") == ("https", "penstock.example:443")
+
+
+def test_a_name_is_made_of_ids_or_of_a_full_name() -> None:
+    with Client(url="http://127.0.0.1:1", token="t", project="vision") as client:
+        name = "projects/vision/runs/r1"
+        assert client.name("run", "r1") == client.name("run", name) == name
+        version = "projects/vision/models/m/versions/3"
+        assert client.name("model_version", "projects/vision/models/m", 3) == version
+        assert client.name("record", "d", "projects/a/b") == "projects/vision/datasets/d/records/projects%2Fa%2Fb"
+        assert versioned(version, "model") == ("projects/vision/models/m", 3)
+        wrong = ["projects/vision/studies/s", "projects/other/runs/r1", "projects/vision", "projects/vision/runs/r/x/y"]
+        for text in wrong:
+            with pytest.raises(InvalidArgument):
+                client.name("run", text)
 
 
 def test_a_project_must_be_an_id() -> None:

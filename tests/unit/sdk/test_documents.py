@@ -122,12 +122,17 @@ def test_a_study_is_read_as_it_was_meant() -> None:
         ({"trials": "many"}, "trials"),
         ({"trials": 2.5}, "trials"),
         ({"trials": True}, "trials"),
+        ({"trials": 10**400}, "trials"),
+        ({"trials": "9" * 5000}, "trials"),
+        ({"trials": float("nan")}, "trials"),
         ({"parallelism": None}, "parallelism"),
         ({"space": {}}, "space"),
         ({"space": {"x": 3}}, "space.x"),
         ({"space": {"x": {"float": [1]}}}, "space.x"),
         ({"space": {"x": {"float": [0, float("inf")]}}}, "space.x"),
         ({"space": {"x": {"int": [0.5, 2]}}}, "space.x"),
+        ({"space": {"x": {"int": [0, 2**63]}}}, "space.x"),
+        ({"space": {"x": {"float": [0, 10**400]}}}, "space.x"),
         ({"space": {"x": {"int": [0, 2], "log": "yes"}}}, "space.x.log"),
         ({"space": {"x": {"categorical": []}}}, "space.x"),
         ({"space": {"x": {"categorical": [date(2026, 1, 1)]}}}, "space.x.categorical[0]"),
@@ -138,7 +143,10 @@ def test_a_study_is_read_as_it_was_meant() -> None:
         ({"sampler": {"seed": "x"}}, "sampler.seed"),
         ({"parameters": [1]}, "parameters"),
         ({"command": 7}, "command"),
-        ({"resources": {"gpus": 1}}, "resources"),
+        ({"command": "sh 'x"}, "command"),
+        ({"resources": {"gpus": 1}}, "resources.gpus"),
+        ({"resources": {"memory": 10**30}}, "resources.memory"),
+        ({"resources": {"timeout": "soon"}}, "resources.timeout"),
         ({"resources": 3}, "resources"),
     ],
 )
@@ -153,7 +161,9 @@ def test_durations(text: Any, milliseconds: int) -> None:
     assert parse_duration(text, "x").ToMilliseconds() == milliseconds
 
 
-@pytest.mark.parametrize("text", ["", "-1s", "5", "1 h", -1, float("inf"), float("nan"), True, None, "9" * 30 + "d"])
+@pytest.mark.parametrize(
+    "text", ["", "-1s", "5", "1 h", -1, float("inf"), float("nan"), True, None, "9" * 30 + "d", 10**400]
+)
 def test_what_is_no_duration_is_refused(text: Any) -> None:
     with pytest.raises(InvalidArgument):
         parse_duration(text, "x")

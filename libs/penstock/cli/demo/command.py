@@ -13,6 +13,7 @@ import click
 
 from penstock import names
 from penstock.cli.common import output_option, show_facts
+from penstock.cli.files import writing
 from penstock.cli.platform import DEFAULT_PORT, ensure_setup, start_detached, stop_platform
 from penstock.errors import PenstockError
 
@@ -20,7 +21,9 @@ from penstock.errors import PenstockError
 @click.command()
 @click.option("--seed", default=1, show_default=True, help="Which digits are mislabelled, and how.")
 @click.option("--keep", is_flag=True, help="Leave the platform up and say what to try.")
-@click.option("--port", default=0, help=f"The platform's port [{DEFAULT_PORT}, or a free one].")
+@click.option(
+    "--port", default=0, type=click.IntRange(0, 65535), help=f"The platform's port [{DEFAULT_PORT}, or a free one]."
+)
 @click.option(
     "--to",
     "folder",
@@ -34,6 +37,8 @@ from penstock.errors import PenstockError
 def demo(seed: int, keep: bool, port: int, folder: Path, project: str, output: str) -> None:
     """Close the whole loop once, on handwritten digits; a fresh platform, which is gone afterwards."""
     names.check_id(project, "project")
+    with writing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
     ensure_setup()
     home = Path(tempfile.mkdtemp(prefix="penstock-demo-"))
     kept = False
@@ -41,8 +46,9 @@ def demo(seed: int, keep: bool, port: int, folder: Path, project: str, output: s
         summary = _run(home, seed, port, folder.absolute(), project, output)
         kept = keep
     except BaseException:
-        shutil.copytree(home / "logs", folder / "logs", dirs_exist_ok=True)
-        click.echo(f"the platform's logs are in {folder / 'logs'}", err=True)
+        if (home / "logs").is_dir():
+            shutil.copytree(home / "logs", folder / "logs", dirs_exist_ok=True)
+            click.echo(f"the platform's logs are in {folder / 'logs'}", err=True)
         raise
     finally:
         if not kept:
@@ -67,7 +73,6 @@ def _run(home: Path, seed: int, port: int, folder: Path, project: str, output: s
 
     began = time.monotonic()
     say = _sayer(began)
-    folder.mkdir(parents=True, exist_ok=True)
     say("starting the platform in a fresh home")
     url = start_detached(home, port or (DEFAULT_PORT if port_free(DEFAULT_PORT) else free_port()), project)
     started = time.monotonic() - began
