@@ -107,8 +107,9 @@ class Instances:
         draft = model.with_name(".model.draft")
         shutil.rmtree(draft, ignore_errors=True)
         shutil.rmtree(model, ignore_errors=True)
-        fetch_tree(self._objects, artifact, draft)
+        tree = fetch_tree(self._objects, artifact, draft)
         card = ModelCard.load(draft)
+        card.check_names(file.path for file in tree.files)
         draft.rename(model)
         return card
 

@@ -106,7 +106,7 @@ class TritonInstance:
             sweep(before)
         ports = {f"{kind}_port": choose_port(self.home, self.name, None, key=f"{kind}_port") for kind in _PORTS}
         prefix = f"penstock-{secrets.token_hex(8)}-"
-        argv = [str(self._environment.server), *_arguments(self._environment, self._repository, ports, prefix)]
+        argv = [str(self._environment.server), *_arguments(self._environment, ports, prefix)]
         env = {
             "PATH": f"{self._environment.folder / 'bin'}:/usr/bin:/bin",
             "LD_LIBRARY_PATH": ":".join(str(path) for path in self._environment.libraries),
@@ -114,13 +114,14 @@ class TritonInstance:
             "OMP_NUM_THREADS": "1",
         }
         facts: Facts = {**ports, "shm_prefix": prefix}
-        return Program(self.name, argv, env=env, facts=facts, cwd=self._repository.parent, owns_children=True)
+        # Here too Python looks for modules: the folder must hold nothing that is not ours (see `triton_repository`).
+        return Program(self.name, argv, env=env, facts=facts, cwd=self._repository, owns_children=True)
 
 
-def _arguments(environment: TritonEnvironment, repository: Path, ports: dict[str, int], prefix: str) -> list[str]:
+def _arguments(environment: TritonEnvironment, ports: dict[str, int], prefix: str) -> list[str]:
     flags = [
-        # Relative: Triton starts the backend by a shell, and breaks on a path with a space in it.
-        f"--model-repository={repository.name}",
+        # Its working directory: Triton starts the backend by a shell, and breaks on a path with a space in it.
+        "--model-repository=.",
         f"--backend-directory={environment.backends}",
         f"--backend-config=python,shm-region-prefix-name={prefix}",
         "--model-control-mode=none",

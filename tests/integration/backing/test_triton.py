@@ -19,7 +19,13 @@ from penstock.backing.triton import TritonInstance, sweep
 from penstock.backing.triton_environment import TritonEnvironment
 from penstock.backing.triton_repository import write_repository
 from penstock.errors import FailedPrecondition
-from tests.integration.backing.onnx_models import TYPES, identity_model, reciprocal_table, scalars_model
+from tests.integration.backing.onnx_models import (
+    TYPES,
+    identity_model,
+    outside_weights,
+    reciprocal_table,
+    scalars_model,
+)
 from tests.integration.backing.waiting import until
 
 TENSORS: dict[str, list[Any]] = {
@@ -154,6 +160,18 @@ async def test_inputs_of_scalars_are_served_too(home: Path, triton_environment: 
     await instance.remove(grace=0)
     assert status == 200, answer
     assert [(output["shape"], output["data"]) for output in answer["outputs"]] == [([3], [1.0, 2.0, 3.0])]
+
+
+async def test_a_model_may_have_its_weights_in_a_file_of_their_own(
+    home: Path, triton_environment: TritonEnvironment
+) -> None:
+    model = outside_weights(home / "model")
+    assert (model / "model.onnx.data").stat().st_size == 4
+    instance = _instance(home, triton_environment, model)
+    await instance.start(attached=True)
+    status, answer = await _infer(instance, [_tensor("x", "FP32", [1, 1], [1.5])])
+    await instance.remove(grace=0)
+    assert (status, answer["outputs"][0]["data"]) == (200, [3.0])
 
 
 async def test_a_stop_leaves_neither_process_nor_shared_memory(table: TritonInstance) -> None:
