@@ -7,19 +7,25 @@ user, which is no boundary, and the result says so.
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
+import fcntl
 import functools
 import os
+import random
 import stat
+import struct
 import sys
-import zlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from penstock.errors import Unavailable
+from penstock.runner.processes import living_users
+
 NO_BOUNDARY = "none: the command runs as the platform's own user and can read what that user can"
 # Users that nobody has (the range that systemd gives to services for a while), so that jobs cannot signal each other.
-FIRST_USER, USERS = 61184, 4096
+USERS = range(61184, 65280)
 _CLONE_NEWNS, _MS_NOSUID, _MS_NODEV, _MS_BIND, _MS_REC, _MS_PRIVATE = 0x20000, 2, 4, 0x1000, 0x4000, 1 << 18
 
 
@@ -57,12 +63,50 @@ class Isolation:
                 os.chown(os.path.join(root, name), self.user, self.user, follow_symlinks=False)
 
 
-def choose(own: Iterable[Path], marker: str) -> Isolation:
-    """The strongest isolation that works here, for a job that must reach the interpreter and its `own` folders."""
-    if os.geteuid() != 0 or not _works():
-        return Isolation()
+@contextlib.contextmanager
+def choose(own: Iterable[Path], locks: Path) -> Iterator[Isolation]:
+    """The strongest isolation that works here, for a job that must reach the interpreter and its `own` folders.
+
+    Its user is nobody else's until the end of the block, or of this process; `locks` is a file that all who choose have
+    in common. Raises Unavailable if no user is free.
+    """
+    if os.geteuid() != 0 or not works():
+        yield Isolation()
+        return
     paths = (*_interpreter(), *(Path(os.path.realpath(path)) for path in own))
-    return Isolation(FIRST_USER + zlib.crc32(marker.encode()) % USERS, paths)
+    with reserved(USERS, locks) as user:
+        yield Isolation(user, paths)
+
+
+@contextlib.contextmanager
+def reserved(users: range, locks: Path) -> Iterator[int]:
+    """A user that no process has and that nobody else reserves meanwhile. Raises Unavailable if there is none."""
+    descriptor = os.open(locks, os.O_RDWR | os.O_CREAT, 0o600)
+    try:
+        first = _anywhere(len(users))
+        for number in (*range(first, len(users)), *range(first)):
+            # The lock before the look: it goes with the process that had it, which may leave others of that user.
+            if _lock(descriptor, number) and users[number] not in living_users():
+                yield users[number]
+                return
+        raise Unavailable(f"All {len(users)} users for jobs are taken. Try again later.")
+    finally:
+        os.close(descriptor)
+
+
+def _anywhere(number: int) -> int:
+    # Spread out, since files of a former job may have been left somewhere under its user.
+    return random.SystemRandom().randrange(number)
+
+
+def _lock(descriptor: int, number: int) -> bool:
+    """Lock one byte of a file, for as long as this opening of it lasts; False if somebody else has."""
+    wanted = struct.pack("hhqqi4x", fcntl.F_WRLCK, os.SEEK_SET, number, 1, 0)  # struct flock
+    try:
+        fcntl.fcntl(descriptor, fcntl.F_OFD_SETLK, wanted)
+    except (BlockingIOError, PermissionError):
+        return False
+    return True
 
 
 def closed_folders(paths: Iterable[Path]) -> dict[Path, list[Path]]:
@@ -83,13 +127,13 @@ def _interpreter() -> tuple[Path, ...]:
 
 
 @functools.cache
-def _works() -> bool:
-    """Try it in a child: become a user, and see whether the interpreter can be reached."""
+def works() -> bool:
+    """Whether a command can become another user here: a child tries it, and looks for the interpreter."""
     child = os.fork()
     if child == 0:
         code = 1
         try:
-            Isolation(FIRST_USER, _interpreter()).enter()
+            Isolation(USERS[0], _interpreter()).enter()
             reachable = (os.access(p, os.R_OK) for p in (os.__file__, __file__))
             code = 0 if os.access(sys.executable, os.X_OK) and all(reachable) else 1
         except OSError:
