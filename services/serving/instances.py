@@ -47,7 +47,8 @@ class Instances:
             except OSError as error:
                 raise ResourceExhausted(f"The files of the model could not be written: {error}.") from error
         name, model = _name(endpoint, revision), key_of(endpoint)[1]
-        instance = TritonInstance(self._home, name, self._environment(), folder / "repository", model)
+        files, repository = folder / "model", folder / "repository"
+        instance = TritonInstance(self._home, name, self._environment(), repository, files, model)
         self._known[key] = await instance.start()
         return self._cards[key]
 

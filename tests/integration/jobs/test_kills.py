@@ -23,8 +23,8 @@ from penstock.jobs.executor import Phase
 from penstock.jobs.result import JobResult, JobState
 from penstock.jobs.spec import JobSpec
 from penstock.objects import durable
-from penstock.runner import job as runner_job
 from penstock.runner import isolation, outputs, processes
+from penstock.runner import job as runner_job
 
 from .conftest import Bench, put_in_place_of, wait
 

@@ -6,7 +6,6 @@ Triton's Python looks for modules.
 
 from __future__ import annotations
 
-import os
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -41,7 +40,7 @@ def armed(shared: ServingPlatform, traces: Path, name: str) -> str:
     folder = scaling_model(traces / "model", 3.0)
     path = folder / name
     path.parent.mkdir(exist_ok=True)
-    path.write_text(f"import os\nopen({str(traces / 'ran')!r}, 'a').write(str(os.getuid()))\n")
+    path.write_text(f"open({str(traces / 'ran')!r}, 'a').write('x')\n")
     return shared.training.add(PROJECT, "armed", folder)
 
 
@@ -83,4 +82,4 @@ async def test_unchecked_and_beside_the_backend_they_are_run(
     unchecked(monkeypatch)
     monkeypatch.setattr(instances, "write_repository", beside)
     await shared.served("mined", armed(shared, traces, name))
-    assert (traces / "ran").read_text().startswith(str(os.getuid()))
+    assert (traces / "ran").exists()
