@@ -41,7 +41,7 @@ def served(model: Path) -> Iterator[Served]:
     """Serve a model until the end of the block."""
     home = Path(tempfile.mkdtemp(prefix="penstock-bench-"))
     repository = write_repository(home / "repository", NAME, model)
-    triton = TritonInstance(home, "triton-bench", triton_environment(), repository, NAME)
+    triton = TritonInstance(home, "triton-bench", triton_environment(), repository, model, NAME)
     with ExitStack() as closing:
         closing.callback(shutil.rmtree, home, ignore_errors=True)
         closing.callback(lambda: asyncio.run(triton.stop()))

@@ -47,7 +47,8 @@ class Instances:
             except OSError as error:
                 raise ResourceExhausted(f"The files of the model could not be written: {error}.") from error
         name, model = _name(endpoint, revision), key_of(endpoint)[1]
-        instance = TritonInstance(self._home, name, self._environment(), folder / "repository", model)
+        files, repository = folder / "model", folder / "repository"
+        instance = TritonInstance(self._home, name, self._environment(), repository, files, model)
         self._known[key] = await instance.start()
         return self._cards[key]
 
@@ -107,8 +108,9 @@ class Instances:
         draft = model.with_name(".model.draft")
         shutil.rmtree(draft, ignore_errors=True)
         shutil.rmtree(model, ignore_errors=True)
-        fetch_tree(self._objects, artifact, draft)
+        tree = fetch_tree(self._objects, artifact, draft)
         card = ModelCard.load(draft)
+        card.check_names(file.path for file in tree.files)
         draft.rename(model)
         return card
 

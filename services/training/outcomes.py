@@ -41,6 +41,7 @@ def read_card(objects: ObjectStore, artifact: str) -> ModelCard:
     if CARD_FILE not in files:
         raise InvalidArgument(f"The model directory has no {CARD_FILE}: write it with penstock.run.save_model.")
     card = ModelCard.parse(objects.get_bytes(files[CARD_FILE]))
+    card.check_names(files)
     for name, digest in card.digests.items():
         if files.get(name) != digest:
             found = "is not there" if name not in files else "has another digest"

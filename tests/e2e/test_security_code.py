@@ -12,6 +12,7 @@ import pytest
 
 from penstock.api.training.v1 import training_service_pb2 as pb
 from penstock.errors import InvalidArgument, PenstockError, ResourceExhausted
+from penstock.sdk.code import pack
 from tests.support.attacker import Victim
 from tests.support.rivals import SAME, Rival
 
@@ -71,6 +72,23 @@ def test_archives_hold_files_and_folders_of_bounded_size_and_nothing_else(rivals
     good = archive((member("a/b.txt"), b"x"), (member("a/c", tarfile.DIRTYPE), b""))
     assert red.client.training.CreateCodeArchive(pb.CreateCodeArchiveRequest(parent=red.name, data=good)).digest
     assert not Path("/tmp/escaped").exists() and not list(victim.home.glob("**/escaped"))
+
+
+def test_a_run_cannot_put_programs_among_the_files_of_its_model(rivals: Rivals, tmp_path: Path) -> None:
+    """What such a file would do if it were let through is in tests/integration/serving/test_model_files.py."""
+    (tmp_path / "train.py").write_text(
+        "import os, subprocess, sys\n"
+        "subprocess.run([sys.executable, '-m', 'penstock.algorithms', 'logistic-regression'], check=True)\n"
+        "path = os.path.join(os.environ['PENSTOCK_OUTPUT_DIR'], 'model', sys.argv[1])\n"
+        "open(path, 'w').write('open(\"/tmp/escaped\", \"w\")')\n"
+    )
+    red = rivals[0]
+    sent = pb.CreateCodeArchiveRequest(parent=red.name, data=pack(tmp_path))
+    code = pb.Code(archive=red.client.training.CreateCodeArchive(sent).digest)
+    for name in ("__init__.py", "pickle5.py"):
+        run = red.train(code, "python", "train.py", name)
+        assert run.state == pb.Run.FAILED and not run.model_version
+        assert f"'{name}' has no place in a model directory" in run.reason
 
 
 @pytest.mark.parametrize(

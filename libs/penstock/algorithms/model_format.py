@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,9 @@ from penstock.errors import InvalidArgument
 MODEL_FILE = "model.onnx"
 CARD_FILE = "model.json"
 SCHEMA_VERSION = 1
+# What weights may be called that an ONNX file keeps outside itself ("external data"). No suffix of these makes a file
+# that Python or a loader of libraries would take for code.
+WEIGHTS_SUFFIXES = (".data", ".onnx_data", ".bin", ".weights")
 MIN_EXAMPLES = 8
 MAX_CARD_BYTES = 16 * 1024 * 1024
 
@@ -121,6 +124,21 @@ class ModelCard:
                 raise _wrong(f"digests.{name}", "there is no such regular file in the model directory")
             if file_digest(path) != digest:
                 raise _wrong(f"digests.{name}", "the file does not have this digest; it changed after the run")
+
+    def check_names(self, names: Iterable[str]) -> None:
+        """See that a model directory holds the model and nothing else, given the relative names of all its files.
+
+        What else there may be are weights: listed in `digests`, their names ending in one of WEIGHTS_SUFFIXES. Servers
+        of the model see these files only. Raises InvalidArgument naming the first other file.
+        """
+        weights = {name for name in self.digests if name.endswith(WEIGHTS_SUFFIXES)}
+        for name in sorted({*names, *self.digests} - weights - {MODEL_FILE, CARD_FILE}):
+            raise InvalidArgument(
+                f"'{name[:200]}' has no place in a model directory: it may hold {MODEL_FILE}, {CARD_FILE}, and the "
+                f"model's external data, named in {CARD_FILE} under digests and ending in "
+                f"{' or '.join(WEIGHTS_SUFFIXES)}. Write other files beside the directory, not into it.",
+                field=name,
+            )
 
     def request(self, records: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         """A KServe v2 inference request (JSON) for records with raw fields; fields not in the signature are ignored.

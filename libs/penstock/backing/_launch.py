@@ -27,12 +27,6 @@ def main() -> None:
     except BlockingIOError:
         sys.exit(ALREADY_RUNNING)
     os.set_inheritable(lock, True)
-    if plan["parent"]:
-        import ctypes
-
-        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, SIGKILL)
-        if os.getppid() != plan["parent"]:
-            sys.exit(1)
     with open("/proc/self/stat", encoding="utf-8") as stat:
         started = int(stat.read().rpartition(")")[2].split()[19])
     with open("/proc/sys/kernel/random/boot_id", encoding="utf-8") as boot:
@@ -41,6 +35,18 @@ def main() -> None:
     with open(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w", encoding="utf-8") as record:
         json.dump({**identity, "facts": plan["facts"]}, record)
     os.replace(draft, plan["record"])
+    if plan["sandbox"]:
+        sys.path.insert(0, plan["sandbox"]["modules"])  # for those of ours that need the standard library only
+        from penstock.runner.isolation import confine
+
+        if not confine(**plan["sandbox"]["confine"]):
+            sys.stderr.write("[penstock] this server runs as the platform's own user: there is no boundary\n")
+    if plan["parent"]:  # now, since a change of user would undo it
+        import ctypes
+
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, SIGKILL)
+        if os.getppid() != plan["parent"]:
+            sys.exit(1)
     os.execve(plan["argv"][0], plan["argv"], os.environ)
 
 

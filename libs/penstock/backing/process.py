@@ -24,6 +24,7 @@ from pathlib import Path
 
 from penstock.backing import _launch
 from penstock.backing.identity import MARKER, Identity
+from penstock.backing.sandbox import Sandbox
 from penstock.errors import FailedPrecondition, Unavailable
 
 _LAUNCH_TIMEOUT = 10.0
@@ -71,6 +72,7 @@ class Program:
     facts: Mapping[str, str | int] = field(default_factory=dict)
     cwd: Path | None = None  # the home, if not given
     owns_children: bool = False
+    sandbox: Sandbox | None = None
 
 
 def record_path(home: Path, name: str) -> Path:
@@ -227,6 +229,7 @@ def _spawn(home: Path, program: Program, marker: str, attached: bool) -> subproc
         "marker": marker,
         "facts": dict(program.facts),
         "argv": list(program.argv),
+        "sandbox": program.sandbox.plan() if program.sandbox else None,
         "parent": os.getpid() if attached else 0,
     }
     path = log_path(home, program.name)

@@ -7,6 +7,7 @@ import contextlib
 import os
 import re
 import secrets
+from collections.abc import Sequence
 from pathlib import Path
 
 from penstock.backing.process import (
@@ -17,6 +18,7 @@ from penstock.backing.process import (
     http_ok,
     wait_ready,
 )
+from penstock.backing.sandbox import USERS, Sandbox
 from penstock.backing.triton_environment import TritonEnvironment
 from penstock.errors import FailedPrecondition, Unavailable
 
@@ -36,15 +38,19 @@ _PORTS = ("http", "grpc", "metrics")
 class TritonInstance:
     """A Triton that serves one model repository (see `write_repository`) under the name `model`.
 
-    `name` is unique in the home, such as `triton-<project>-<endpoint>-<revision>`.
+    `files` is the model's directory. `name` is unique in the home, such as `triton-<project>-<endpoint>-<revision>`.
+    Where the platform is root, Triton is a user of its own, and both folders come to belong to it.
     """
 
-    def __init__(self, home: Path, name: str, environment: TritonEnvironment, repository: Path, model: str) -> None:
+    def __init__(
+        self, home: Path, name: str, environment: TritonEnvironment, repository: Path, files: Path, model: str
+    ) -> None:
         self.home = home
         self.name = name
         self.model = model
         self._environment = environment
         self._repository = repository
+        self._files = files
         self.process: ManagedProcess | None = None
 
     @property
@@ -74,6 +80,9 @@ class TritonInstance:
         except Unavailable as error:
             await self.stop(grace=0)
             raise _explain(error) from error
+        # Triton opens them to all users of the machine. (Where they are not its own, somebody may have come before us.)
+        for region in _regions(process):
+            region.chmod(0o600)
         return process
 
     async def ready(self) -> bool:
@@ -106,7 +115,7 @@ class TritonInstance:
             sweep(before)
         ports = {f"{kind}_port": choose_port(self.home, self.name, None, key=f"{kind}_port") for kind in _PORTS}
         prefix = f"penstock-{secrets.token_hex(8)}-"
-        argv = [str(self._environment.server), *_arguments(self._environment, self._repository, ports, prefix)]
+        argv = [str(self._environment.server), *_arguments(self._environment, ports, prefix)]
         env = {
             "PATH": f"{self._environment.folder / 'bin'}:/usr/bin:/bin",
             "LD_LIBRARY_PATH": ":".join(str(path) for path in self._environment.libraries),
@@ -114,13 +123,24 @@ class TritonInstance:
             "OMP_NUM_THREADS": "1",
         }
         facts: Facts = {**ports, "shm_prefix": prefix}
-        return Program(self.name, argv, env=env, facts=facts, cwd=self._repository.parent, owns_children=True)
+        sandbox = _sandbox(self.home, self._environment, (self._repository, self._files))
+        # Here too Python looks for modules: the folder must hold nothing that is not ours (see `triton_repository`).
+        return Program(self.name, argv, env=env, facts=facts, cwd=self._repository, owns_children=True, sandbox=sandbox)
 
 
-def _arguments(environment: TritonEnvironment, repository: Path, ports: dict[str, int], prefix: str) -> list[str]:
+def _sandbox(home: Path, environment: TritonEnvironment, own: Sequence[Path]) -> Sandbox | None:
+    """What a model that takes its Triton over could do is bounded by this, if the platform is root; else None."""
+    if os.geteuid() != 0:
+        return None
+    probes = (environment.server, environment.stub, environment.site_packages / "numpy" / "__init__.py")
+    visible = (environment.folder, environment.base_python, *environment.libraries)
+    return Sandbox(own, visible, (*probes, environment.standard_library / "os.py"), home / "run" / "users.lock")
+
+
+def _arguments(environment: TritonEnvironment, ports: dict[str, int], prefix: str) -> list[str]:
     flags = [
-        # Relative: Triton starts the backend by a shell, and breaks on a path with a space in it.
-        f"--model-repository={repository.name}",
+        # Its working directory: Triton starts the backend by a shell, and breaks on a path with a space in it.
+        "--model-repository=.",
         f"--backend-directory={environment.backends}",
         f"--backend-config=python,shm-region-prefix-name={prefix}",
         "--model-control-mode=none",
@@ -142,12 +162,11 @@ def _arguments(environment: TritonEnvironment, repository: Path, ports: dict[str
 def sweep(dead: ManagedProcess) -> list[Path]:
     """Remove what a Triton that is gone left outside the home; returns what that was.
 
-    Shared memory is found by its prefix. Its Python backend also makes an empty folder under /tmp, by a fixed pattern;
-    one as old as the process is taken for its own (another's of our user would not miss it: it is for packed
-    environments, which then are in it).
+    Shared memory is found by its prefix, unless it was Triton's own and went with it. Its Python backend also makes an
+    empty folder under /tmp, by a fixed pattern; one as old as the process is taken for its own (another's of such a
+    user would not miss it: it is for packed environments, which then are in it).
     """
-    prefix = str(dead.facts.get("shm_prefix", ""))
-    regions = [path for path in _SHARED_MEMORY.iterdir() if prefix and path.name.startswith(prefix)]
+    regions = _regions(dead)
     for path in regions:
         path.unlink(missing_ok=True)
     began = dead.identity.started_at()
@@ -158,13 +177,18 @@ def sweep(dead: ManagedProcess) -> list[Path]:
     return sorted([*regions, *folders])
 
 
+def _regions(process: ManagedProcess) -> list[Path]:
+    prefix = str(process.facts.get("shm_prefix", ""))
+    return [path for path in _SHARED_MEMORY.iterdir() if prefix and path.name.startswith(prefix)]
+
+
 def _empty_since(folder: Path, began: float) -> bool:
     try:
         found = folder.stat()
         empty = not any(folder.iterdir())
     except OSError:
         return False
-    return empty and found.st_uid == os.getuid() and -2 <= found.st_mtime - began <= _BACKEND_STARTS_WITHIN
+    return empty and found.st_uid in (os.getuid(), *USERS) and -2 <= found.st_mtime - began <= _BACKEND_STARTS_WITHIN
 
 
 def _explain(error: Unavailable) -> FailedPrecondition | Unavailable:

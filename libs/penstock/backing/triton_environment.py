@@ -68,6 +68,21 @@ class TritonEnvironment:
         return self.site_packages / "pytriton" / "tritonserver" / "bin" / "tritonserver"
 
     @property
+    def stub(self) -> Path:
+        """What runs the Python of a model's backend."""
+        return self.backends / "python" / "triton_python_backend_stub"
+
+    @property
+    def base_python(self) -> Path:
+        """The Python that the environment was made of, with its standard library."""
+        return (self.folder / "bin" / "python").resolve().parents[1]
+
+    @property
+    def standard_library(self) -> Path:
+        """That library."""
+        return self.base_python / "lib" / f"python{self.python}"
+
+    @property
     def backends(self) -> Path:
         """What `--backend-directory` takes."""
         return self.folder / "backends"

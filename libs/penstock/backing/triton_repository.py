@@ -1,4 +1,8 @@
-"""Turns a model directory (model.onnx and model.json) into what Triton loads, under the endpoint's name."""
+"""Turns a model directory (model.onnx and model.json) into what Triton loads, under the endpoint's name.
+
+Triton's Python backend puts the repository's folders and its working directory on `sys.path`. So the repository holds
+our files only; the model's, which its author chose and named, stay where they are, and the backend is told where.
+"""
 
 from __future__ import annotations
 
@@ -13,6 +17,7 @@ from typing import Any
 from penstock.errors import FailedPrecondition
 
 _BACKEND_MODEL = Path(__file__).parent / "triton_backend" / "model.py"
+FILES = "files"  # the parameter that tells the backend where the model's files are
 _MOST_ROWS = 2**20  # in one request; Triton wants a number
 _TYPES = {
     "BOOL": "TYPE_BOOL",
@@ -25,17 +30,15 @@ _TYPES = {
 def write_repository(folder: Path, endpoint_name: str, model_dir: Path) -> Path:
     """Make the model repository `folder` for the model in `model_dir`, replacing one that is there; returns `folder`.
 
-    The model answers to `endpoint_name`, so that clients need not know of revisions. Raises FailedPrecondition if the
-    directory is not a model that can be served.
+    The model answers to `endpoint_name`, so that clients need not know of revisions. `model_dir` must outlive the
+    repository and not be in it. Raises FailedPrecondition if the directory is not a model that can be served.
     """
-    config = _config(endpoint_name, _signature(model_dir))
+    # Relative to the repository, which is Triton's working directory.
+    config = _config(endpoint_name, _signature(model_dir), os.path.relpath(model_dir, folder))
     draft = folder.parent / f".{folder.name}.{secrets.token_hex(6)}"
     version = draft / endpoint_name / "1"
     try:
         version.mkdir(parents=True)
-        for source in model_dir.iterdir():
-            if source.is_file() and not source.is_symlink() and source.name != _BACKEND_MODEL.name:
-                _link_or_copy(source, version / source.name)
         shutil.copyfile(_BACKEND_MODEL, version / _BACKEND_MODEL.name)
         (draft / endpoint_name / "config.pbtxt").write_text(config, encoding="utf-8")
         if folder.exists():
@@ -44,13 +47,6 @@ def write_repository(folder: Path, endpoint_name: str, model_dir: Path) -> Path:
     finally:
         shutil.rmtree(draft, ignore_errors=True)
     return folder
-
-
-def _link_or_copy(source: Path, target: Path) -> None:
-    try:
-        os.link(source, target)  # a model of a gigabyte is on the disk once
-    except OSError:
-        shutil.copyfile(source, target)
 
 
 def _signature(model_dir: Path) -> Mapping[str, Sequence[Mapping[str, Any]]]:
@@ -84,7 +80,7 @@ def _check_tensor(name: str, datatype: str, shape: list[Any]) -> None:
         )
 
 
-def _config(name: str, signature: Mapping[str, Sequence[Mapping[str, Any]]]) -> str:
+def _config(name: str, signature: Mapping[str, Sequence[Mapping[str, Any]]], files: str) -> str:
     """A config.pbtxt. Where the shapes allow it, Triton hands requests that wait over together.
 
     They must begin with a batch dimension, and inputs have one more: Triton has no words for a batch of scalars. An
@@ -100,4 +96,5 @@ def _config(name: str, signature: Mapping[str, Sequence[Mapping[str, Any]]]) -> 
             label, dims = json.dumps(str(tensor["name"])), (tensor["shape"][1:] or [1]) if batched else tensor["shape"]
             lines.append(f"{kind} [ {{ name: {label} data_type: {_TYPES[tensor['datatype']]} dims: {dims} }} ]")
     lines.append("instance_group [ { kind: KIND_CPU count: 1 } ]")
+    lines.append(f"parameters {{ key: {json.dumps(FILES)} value {{ string_value: {json.dumps(files)} }} }}")
     return "\n".join(lines) + "\n"

@@ -9,9 +9,9 @@ from __future__ import annotations
 import contextlib
 import errno
 import fcntl
-import hashlib
 import json
 import os
+import secrets
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -54,9 +54,19 @@ class Attempt:
         return self.folder.parent / "checkpoint"
 
     @property
+    def users(self) -> Path:
+        """The file by which all attempts of a root keep the users of their commands apart."""
+        return self.folder.parent.parent / "users.lock"
+
+    @property
     def marker(self) -> str:
-        """What the command's processes carry in their environment; no other attempt on this machine has the same."""
-        return hashlib.sha256(os.fsencode(os.path.realpath(self.folder))).hexdigest()[:24]
+        """What the command's processes carry in their environment; "" while there is none."""
+        return self.read("marker") or ""
+
+    def mark(self) -> str:
+        """Make the marker: by chance, so that no other job can name this one's. For who holds the lock."""
+        self.write("marker", secrets.token_hex(12))
+        return self.marker
 
     def write(self, name: str, text: str) -> None:
         """Write a file of this folder whole, readable by the platform's user alone."""

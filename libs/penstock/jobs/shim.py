@@ -35,7 +35,7 @@ def run(folder: Path, *, owner: bool = True, warm: bool = False) -> int:
     if owner:
         become_subreaper()
     workspace = Workspace(attempt.work, attempt.checkpoint)
-    place = Place(workspace, attempt.log, attempt.marker, owner=owner, warm=warm)
+    place = Place(workspace, attempt.log, attempt.mark(), attempt.users, owner=owner, warm=warm)
     reporter = GrpcReporter(spec.resource, spec.attempt, attempt.report) if attempt.report() else None
     try:
         run_job(spec, objects, place, _FolderControl(attempt), reporter)

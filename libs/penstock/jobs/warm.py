@@ -155,7 +155,7 @@ def _load(preload: str) -> None:
         except Exception:
             _logger.exception("cannot preload %s", name)
     packages()
-    isolation.choose((), "")
+    isolation.works()
     # What is there now is there for good: no child needs to look at (and so copy) it.
     gc.collect()
     gc.freeze()

@@ -49,12 +49,14 @@ class Control(Protocol):
 @dataclass(frozen=True)
 class Place:
     """Where an attempt runs. `marker` tells its processes from all others; with `owner`, this process is the attempt's
-    alone, and all its descendants belong to the command. `warm` runs a built-in algorithm in this interpreter.
+    alone, and all its descendants belong to the command. `warm` runs a built-in algorithm in this interpreter. `users`
+    is a file by which the attempts of a machine keep their users apart.
     """
 
     workspace: Workspace
     log: Path
     marker: str
+    users: Path
     owner: bool
     warm: bool = False
 
@@ -132,7 +134,12 @@ class _Job:
         command = self._command()
         self._go_on()
         self._phase = Cause.PLATFORM
-        self._judge(self._execute(command, folder, environment))
+        own = (workspace.root, workspace.checkpoint)
+        with isolation.choose(own, self._place.users) as self._isolation:
+            for path in own:
+                self._isolation.give(path)
+            ending = self._execute(command, folder, environment)
+        self._judge(ending)
 
     def _command(self) -> Command:
         code = self._spec.code
@@ -146,9 +153,6 @@ class _Job:
 
     def _execute(self, command: Command, folder: Path, environment: dict[str, str]) -> Ending:
         workspace = self._place.workspace
-        self._isolation = isolation.choose((workspace.root, workspace.checkpoint), self._place.marker)
-        for path in (workspace.root, workspace.checkpoint):
-            self._isolation.give(path)
         metrics = MetricsStream(
             MetricsFile(workspace.metrics, self._log.note),
             self._place.log.with_name("metrics.jsonl"),

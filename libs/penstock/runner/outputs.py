@@ -69,7 +69,8 @@ def check_model(folder: Path) -> None:
             field="outputs.model",
         )
     try:
-        ModelCard.load(model)
+        names = (path.relative_to(model) for path in model.rglob("*") if not path.is_dir())
+        ModelCard.load(model).check_names(name.as_posix() for name in names)
     except InvalidArgument as error:
         raise InvalidArgument(
             f"The model that the command wrote cannot be used: {error}", field="outputs.model"

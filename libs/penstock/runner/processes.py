@@ -16,7 +16,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-MARKER = "PENSTOCK_JOB"  # in the environment of every process of an attempt's command
+# In the environment of every process of an attempt's command, with a value that nobody else can know: who carries it is
+# counted and ended with the command.
+MARKER = "PENSTOCK_JOB"
 _PR_SET_PDEATHSIG, _PR_SET_NO_NEW_PRIVS, _PR_SET_CHILD_SUBREAPER = 1, 38, 36
 
 
@@ -110,6 +112,17 @@ def with_arguments(first: str, second: str) -> list[Identity]:
             continue
         if any(a == first and b.startswith(second) for a, b in itertools.pairwise(words)):
             found.append(Identity(stat.pid, stat.start_time, boot_id()))
+    return found
+
+
+def living_users() -> set[int]:
+    """The users that processes of this machine are, were, or may become again."""
+    found: set[int] = set()
+    for name in filter(str.isdigit, os.listdir("/proc")):
+        # Not the folder's owner: a process can make that root.
+        with contextlib.suppress(OSError, StopIteration):
+            lines = Path(f"/proc/{name}/status").read_text(errors="replace").splitlines()
+            found.update(map(int, next(line for line in lines if line.startswith("Uid:")).split()[1:]))
     return found
 
 

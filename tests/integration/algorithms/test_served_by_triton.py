@@ -42,7 +42,7 @@ async def test_triton_answers_as_the_run_did(
     assert job.run(name, **QUICK[name]) == 0
     card = ModelCard.load(job.model)
     repository = write_repository(tmp_path / "repository", "flowers", job.model)
-    triton = TritonInstance(home, f"triton-{name}", triton_environment, repository, "flowers")
+    triton = TritonInstance(home, f"triton-{name}", triton_environment, repository, job.model, "flowers")
     await triton.start()
     try:
         assert card.differences(infer(triton.http_port, card.example_request())) == []

@@ -7,7 +7,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import onnx
+import onnx.external_data_helper
 from onnx import TensorProto, helper
 
 Signature = dict[str, list[dict[str, Any]]]
@@ -46,6 +48,16 @@ def reciprocal_table(folder: Path) -> Path:
         "outputs": [{"name": "y", "datatype": "FP32", "shape": [-1, 1]}],
     }
     return _save(folder, graph, signature)
+
+
+def outside_weights(folder: Path) -> Path:
+    """y = x times 2, the 2 being in a file of its own."""
+    x, y = (helper.make_tensor_value_info(name, TensorProto.FLOAT, ["batch", 1]) for name in "xy")
+    two = helper.make_tensor("two", TensorProto.FLOAT, [1], np.array([2], dtype="<f4").tobytes(), raw=True)
+    onnx.external_data_helper.set_external_data(two, "model.onnx.data")
+    graph = helper.make_graph([helper.make_node("Mul", ["x", "two"], ["y"])], "outside", [x], [y], [two])
+    inputs, outputs = ([{"name": name, "datatype": "FP32", "shape": [-1, 1]}] for name in "xy")
+    return _save(folder, graph, {"inputs": inputs, "outputs": outputs})
 
 
 def scalars_model(folder: Path) -> Path:

@@ -13,13 +13,20 @@ from typing import Any
 import aiohttp
 import pytest
 
+from penstock.backing import triton
 from penstock.backing.process import ManagedProcess, Program, port_free
 from penstock.backing.supervisor import Backoff, Supervisor
 from penstock.backing.triton import TritonInstance, sweep
 from penstock.backing.triton_environment import TritonEnvironment
-from penstock.backing.triton_repository import write_repository
 from penstock.errors import FailedPrecondition
-from tests.integration.backing.onnx_models import TYPES, identity_model, reciprocal_table, scalars_model
+from tests.integration.backing.onnx_models import (
+    TYPES,
+    identity_model,
+    outside_weights,
+    reciprocal_table,
+    scalars_model,
+)
+from tests.integration.backing.tritons import infer, lookup, new_instance, tensor
 from tests.integration.backing.waiting import until
 
 TENSORS: dict[str, list[Any]] = {
@@ -40,38 +47,32 @@ def _folders() -> set[str]:
     return {name for name in os.listdir("/tmp") if name.startswith("python_env_")}
 
 
-def _instance(home: Path, environment: TritonEnvironment, model_dir: Path, name: str = "triton-1") -> TritonInstance:
-    return TritonInstance(home, name, environment, write_repository(home / f"{name}-models", "m", model_dir), "m")
-
-
-async def _infer(instance: TritonInstance, inputs: list[dict[str, Any]]) -> tuple[int, dict[str, Any]]:
-    url = f"http://127.0.0.1:{instance.http_port}/v2/models/m/infer"
-    async with aiohttp.ClientSession() as session, session.post(url, json={"inputs": inputs}) as answer:
-        return answer.status, json.loads(await answer.text())
-
-
-def _tensor(name: str, datatype: str, shape: list[int], data: list[Any]) -> dict[str, Any]:
-    return {"name": name, "datatype": datatype, "shape": shape, "data": data}
-
-
 @pytest.fixture
 async def table(home: Path, triton_environment: TritonEnvironment) -> AsyncIterator[TritonInstance]:
     """A Triton that looks x up in a table of 3 rows."""
-    instance = _instance(home, triton_environment, reciprocal_table(home / "model"))
+    instance = new_instance(home, triton_environment, reciprocal_table(home / "model"))
     await instance.start(attached=True)
     yield instance
     await instance.remove(grace=0)
 
 
-async def _lookup(instance: TritonInstance, x: int) -> tuple[int, dict[str, Any]]:
-    return await _infer(instance, [_tensor("x", "INT64", [1, 1], [x])])
+@pytest.fixture
+async def plain(
+    home: Path, triton_environment: TritonEnvironment, monkeypatch: pytest.MonkeyPatch
+) -> AsyncIterator[TritonInstance]:
+    """The same as the platform's own user, as where the platform is not root: its shared memory is everybody's."""
+    monkeypatch.setattr(triton, "_sandbox", lambda *_: None)
+    instance = new_instance(home, triton_environment, reciprocal_table(home / "model"))
+    await instance.start(attached=True)
+    yield instance
+    await instance.remove(grace=0)
 
 
 async def test_tensors_of_every_type_come_back_as_they_went(home: Path, triton_environment: TritonEnvironment) -> None:
-    instance = _instance(home, triton_environment, identity_model(home / "model", list(TYPES)))
+    instance = new_instance(home, triton_environment, identity_model(home / "model", list(TYPES)))
     await instance.start(attached=True)
-    inputs = [_tensor(f"in_{name}", name, [2, 2], data) for name, data in TENSORS.items()]
-    status, answer = await _infer(instance, inputs)
+    inputs = [tensor(f"in_{name}", name, [2, 2], data) for name, data in TENSORS.items()]
+    status, answer = await infer(instance, inputs)
     await instance.remove(grace=0)
     assert status == 200, answer
     assert {output["name"]: output["data"] for output in answer["outputs"]} == {
@@ -81,9 +82,9 @@ async def test_tensors_of_every_type_come_back_as_they_went(home: Path, triton_e
 
 async def test_a_home_may_have_any_path(home: Path, triton_environment: TritonEnvironment) -> None:
     odd = home / "it's a home"
-    instance = _instance(odd, triton_environment, reciprocal_table(odd / "model"))
+    instance = new_instance(odd, triton_environment, reciprocal_table(odd / "model"))
     await instance.start(attached=True)
-    assert (await _lookup(instance, 1))[0] == 200
+    assert (await lookup(instance, 1))[0] == 200
     await instance.remove(grace=0)
 
 
@@ -91,24 +92,24 @@ async def test_a_request_that_is_wrong_fails_alone(table: TritonInstance) -> Non
     assert table.process is not None
     before = table.process.identity.family()
     for wrong in (
-        [_tensor("x", "INT64", [1, 1], [7])],  # beyond the table: onnxruntime fails
-        [_tensor("x", "INT64", [1, 2], [0, 1])],
-        [_tensor("x", "INT64", [1], [0])],
-        [_tensor("x", "FP32", [1, 1], [0.5])],
-        [_tensor("z", "INT64", [1, 1], [0])],
+        [tensor("x", "INT64", [1, 1], [7])],  # beyond the table: onnxruntime fails
+        [tensor("x", "INT64", [1, 2], [0, 1])],
+        [tensor("x", "INT64", [1], [0])],
+        [tensor("x", "FP32", [1, 1], [0.5])],
+        [tensor("z", "INT64", [1, 1], [0])],
         [],
     ):
-        status, answer = await _infer(table, wrong)
+        status, answer = await infer(table, wrong)
         assert status in (400, 500), answer
         assert answer["error"]
-        assert (await _lookup(table, 2))[1]["outputs"][0]["data"] == [0.25]
+        assert (await lookup(table, 2))[1]["outputs"][0]["data"] == [0.25]
     assert table.process.identity.family() == before
 
 
 async def test_bytes_that_are_no_text_are_an_error_of_the_request(
     home: Path, triton_environment: TritonEnvironment
 ) -> None:
-    instance = _instance(home, triton_environment, identity_model(home / "model", ["BYTES"], width=1))
+    instance = new_instance(home, triton_environment, identity_model(home / "model", ["BYTES"], width=1))
     await instance.start(attached=True)
     raw = b"\x02\x00\x00\x00\xff\xfe"
     spec = {"name": "in_BYTES", "datatype": "BYTES", "shape": [1, 1], "parameters": {"binary_data_size": len(raw)}}
@@ -119,23 +120,23 @@ async def test_bytes_that_are_no_text_are_an_error_of_the_request(
         text = await answer.text()
         assert answer.status in (400, 500)
     assert "utf-8" in text
-    status, _ = await _infer(instance, [_tensor("in_BYTES", "BYTES", [1, 1], ["ok"])])
+    status, _ = await infer(instance, [tensor("in_BYTES", "BYTES", [1, 1], ["ok"])])
     assert status == 200
     await instance.remove(grace=0)
 
 
 async def test_a_long_batch_is_answered_and_an_empty_one_refused(table: TritonInstance) -> None:
-    status, answer = await _infer(table, [_tensor("x", "INT64", [5000, 1], [1] * 5000)])
+    status, answer = await infer(table, [tensor("x", "INT64", [5000, 1], [1] * 5000)])
     assert status == 200, answer
     assert answer["outputs"][0]["data"] == [0.5] * 5000
-    status, answer = await _infer(table, [_tensor("x", "INT64", [0, 1], [])])
+    status, answer = await infer(table, [tensor("x", "INT64", [0, 1], [])])
     assert status == 400, answer
 
 
 async def test_requests_that_are_run_together_get_their_own_answers_and_errors(table: TritonInstance) -> None:
     rows = [[index % 3] * (index % 7 + 1) for index in range(200)]
     rows[50] = rows[120] = [99]  # fails, and would fail whatever is run with it
-    answers = await asyncio.gather(*(_infer(table, [_tensor("x", "INT64", [len(x), 1], x)]) for x in rows))
+    answers = await asyncio.gather(*(infer(table, [tensor("x", "INT64", [len(x), 1], x)]) for x in rows))
     for x, (status, answer) in zip(rows, answers, strict=True):
         if x == [99]:
             assert status in (400, 500)
@@ -148,53 +149,65 @@ async def test_requests_that_are_run_together_get_their_own_answers_and_errors(t
 
 
 async def test_inputs_of_scalars_are_served_too(home: Path, triton_environment: TritonEnvironment) -> None:
-    instance = _instance(home, triton_environment, scalars_model(home / "model"))
+    instance = new_instance(home, triton_environment, scalars_model(home / "model"))
     await instance.start(attached=True)
-    status, answer = await _infer(instance, [_tensor("x", "FP32", [3], [1.0, 2.0, 3.0])])
+    status, answer = await infer(instance, [tensor("x", "FP32", [3], [1.0, 2.0, 3.0])])
     await instance.remove(grace=0)
     assert status == 200, answer
     assert [(output["shape"], output["data"]) for output in answer["outputs"]] == [([3], [1.0, 2.0, 3.0])]
 
 
-async def test_a_stop_leaves_neither_process_nor_shared_memory(table: TritonInstance) -> None:
-    assert table.process is not None
-    prefix = str(table.process.facts["shm_prefix"])
+async def test_a_model_may_have_its_weights_in_a_file_of_their_own(
+    home: Path, triton_environment: TritonEnvironment
+) -> None:
+    model = outside_weights(home / "model")
+    assert (model / "model.onnx.data").stat().st_size == 4
+    instance = new_instance(home, triton_environment, model)
+    await instance.start(attached=True)
+    status, answer = await infer(instance, [tensor("x", "FP32", [1, 1], [1.5])])
+    await instance.remove(grace=0)
+    assert (status, answer["outputs"][0]["data"]) == (200, [3.0])
+
+
+async def test_a_stop_leaves_neither_process_nor_shared_memory(plain: TritonInstance) -> None:
+    assert plain.process is not None
+    prefix = str(plain.process.facts["shm_prefix"])
     assert any(name.startswith(prefix) for name in _regions())
-    await table.stop()
-    assert table.process.identity.family() == []
+    await plain.stop()
+    assert plain.process.identity.family() == []
     assert not any(name.startswith(prefix) for name in _regions())
 
 
-async def test_after_kill_9_it_is_restarted_on_its_ports_and_the_remains_are_swept(table: TritonInstance) -> None:
-    assert table.process is not None
-    killed, prefix = table.process.identity, str(table.process.facts["shm_prefix"])
-    ports = table.http_port, table.grpc_port
+async def test_after_kill_9_it_is_restarted_on_its_ports_and_the_remains_are_swept(plain: TritonInstance) -> None:
+    assert plain.process is not None
+    killed, prefix = plain.process.identity, str(plain.process.facts["shm_prefix"])
+    ports = plain.http_port, plain.grpc_port
     supervisor = Supervisor(Backoff(first=0.05))
-    supervisor.watch("triton", table.start)
+    supervisor.watch("triton", plain.start)
     os.kill(killed.pid, signal.SIGKILL)
-    await until(lambda: table.process is not None and table.process.identity != killed)
+    await until(lambda: plain.process is not None and plain.process.identity != killed)
     await supervisor.close()
-    await table.start()
-    assert (table.http_port, table.grpc_port) == ports
+    await plain.start()
+    assert (plain.http_port, plain.grpc_port) == ports
     assert killed.family() == []
     assert not any(name.startswith(prefix) for name in _regions())
-    assert (await _lookup(table, 1))[0] == 200
+    assert (await lookup(plain, 1))[0] == 200
 
 
-async def test_a_stop_after_kill_9_sweeps_too(table: TritonInstance) -> None:
-    assert table.process is not None
-    killed, prefix = table.process.identity, str(table.process.facts["shm_prefix"])
+async def test_a_stop_after_kill_9_sweeps_too(plain: TritonInstance) -> None:
+    assert plain.process is not None
+    killed, prefix = plain.process.identity, str(plain.process.facts["shm_prefix"])
     os.kill(killed.pid, signal.SIGKILL)
     await until(lambda: not killed.alive())
     assert any(name.startswith(prefix) for name in _regions())  # what would be left without the sweep
-    heir = TritonInstance(table.home, table.name, table._environment, table._repository, "m")
+    heir = TritonInstance(plain.home, plain.name, plain._environment, plain._repository, plain._files, "m")
     await heir.remove(grace=0)
     assert killed.family() == []
     assert not any(name.startswith(prefix) for name in _regions())
 
 
 async def test_a_new_parent_adopts_it(table: TritonInstance) -> None:
-    heir = TritonInstance(table.home, table.name, table._environment, table._repository, "m")
+    heir = TritonInstance(table.home, table.name, table._environment, table._repository, table._files, "m")
     process = await heir.start()
     assert table.process is not None
     assert process.identity == table.process.identity
@@ -204,11 +217,11 @@ async def test_a_new_parent_adopts_it(table: TritonInstance) -> None:
 async def test_one_revision_is_stopped_without_touching_another(
     table: TritonInstance, home: Path, triton_environment: TritonEnvironment
 ) -> None:
-    other = _instance(home, triton_environment, reciprocal_table(home / "other"), "triton-2")
+    other = new_instance(home, triton_environment, reciprocal_table(home / "other"), "triton-2")
     await other.start(attached=True)
     await other.remove(grace=0)
     assert port_free(other.http_port)
-    assert (await _lookup(table, 0))[1]["outputs"][0]["data"] == [1.0]
+    assert (await lookup(table, 0))[1]["outputs"][0]["data"] == [1.0]
 
 
 @pytest.mark.parametrize("path", ["repository/index", "repository/models/m/unload", "logging"])
@@ -255,7 +268,7 @@ async def test_a_model_that_does_not_load_says_why_and_leaves_nothing(
         change = {"name": "absent"} if damage == "signature" else {"datatype": "FP64"}
         described["signature"]["outputs"][0].update(change)
         (model / "model.json").write_text(json.dumps(described))
-    instance = _instance(home, triton_environment, model)
+    instance = new_instance(home, triton_environment, model)
     reason = r"^Triton cannot load the model: [^\n]*(INVALID_PROTOBUF|declares the output 'absent'|'y' as FP64)[^\n]*$"
     with pytest.raises(FailedPrecondition, match=reason):
         await instance.start(attached=True)

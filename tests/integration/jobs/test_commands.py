@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -14,6 +15,7 @@ from penstock.jobs.result import Cause, JobState
 from penstock.jobs.spec import InputFile, JobInput, Report, Resources
 from penstock.objects import fetch_tree, put_tree, read_tree
 from penstock.runner import isolation
+from tests.support.served_models import scaling_model
 
 from .conftest import Bench
 
@@ -101,6 +103,15 @@ async def test_a_model_that_cannot_be_used_has_failed(bench: Bench) -> None:
     assert "cannot be used" in result.reason
 
 
+async def test_a_model_directory_with_other_files_has_failed(bench: Bench, tmp_path: Path) -> None:
+    (scaling_model(tmp_path / "made", 2.0) / "__init__.py").write_text("")
+    tree = put_tree(bench.objects, tmp_path / "made").digest
+    spec = bench.shell("cp -r $PENSTOCK_INPUT_DIR/base $PENSTOCK_OUTPUT_DIR/model", base_model=tree, expects_model=True)
+    result = await bench.result(spec)
+    assert (result.state, result.cause) == (JobState.FAILED, Cause.MODEL)
+    assert "'__init__.py' has no place in a model directory" in result.reason
+
+
 async def test_model_files_are_a_tree_of_their_own(bench: Bench, tmp_path) -> None:  # type: ignore[no-untyped-def]
     result = await bench.result(
         bench.shell("mkdir $PENSTOCK_OUTPUT_DIR/model; echo x > $PENSTOCK_OUTPUT_DIR/model/model.onnx")
@@ -164,7 +175,7 @@ async def test_the_command_cannot_read_the_platforms_home(bench: Bench) -> None:
     result = await bench.result(spec)
     uid, *rest = (await bench.log(spec)).splitlines()
     if os.geteuid() == 0:
-        assert isolation.FIRST_USER <= int(uid) < isolation.FIRST_USER + isolation.USERS
+        assert int(uid) in isolation.USERS
         assert "the key" not in rest
         assert "closed" in rest
         assert "token" not in rest

@@ -23,8 +23,8 @@ from penstock.jobs.executor import Phase
 from penstock.jobs.result import JobResult, JobState
 from penstock.jobs.spec import JobSpec
 from penstock.objects import durable
+from penstock.runner import isolation, outputs, processes
 from penstock.runner import job as runner_job
-from penstock.runner import outputs, processes
 
 from .conftest import Bench, put_in_place_of, wait
 
@@ -301,6 +301,7 @@ async def test_without_lock_and_record_an_attempt_runs_twice(bench: Bench, forke
     attempt = prepared(bench, spec)
 
     def unfenced() -> int:
+        put_in_place_of(isolation, "works", lambda: False)  # one user for both: what the other has could not be shared
         put_in_place_of(shim, "claim", lambda *_: os.open(os.devnull, os.O_RDONLY))
         return shim.run(attempt.folder)
 

@@ -32,11 +32,11 @@ def pretend(name: str) -> int:
     """Stands in for the built-ins in a warm process forked from the tests: what they do is no matter here."""
     environ = os.environ
     folder = Path(environ["PENSTOCK_CHECKPOINT_DIR"])
-    print(name, flush=True)
     with open(folder / "ran", "a") as ran:
         ran.write("ran\n")
     Path(environ["PENSTOCK_OUTPUT_DIR"], "drawn").write_text(repr(sys.modules["numpy"].random.random()))
     Path(environ["PENSTOCK_METRICS"]).write_text('{"loss": 1}\n')
+    print(name, flush=True)  # last: then no file is open
     if name == "fails":
         raise RuntimeError("no convergence")
     if name == "sleeps":

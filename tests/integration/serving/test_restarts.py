@@ -130,12 +130,11 @@ async def test_a_model_server_that_comes_back_answers_its_examples_before_it_get
     instance = await platform.start()
     await platform.served("scale", platform.model(1.0))
     await instance.kill()
-    folder = platform.home / "serving" / PROJECT / "scale" / "1"
     other = platform.model(7.0)
     assert other
-    for copy in (folder / "model" / "model.onnx", folder / "repository" / "scale" / "1" / "model.onnx"):
-        copy.unlink()
-        copy.write_bytes((platform.home / "made" / "2" / "model.onnx").read_bytes())
+    copy = platform.home / "serving" / PROJECT / "scale" / "1" / "model" / "model.onnx"
+    copy.unlink()
+    copy.write_bytes((platform.home / "made" / "2" / "model.onnx").read_bytes())
     platform.kill_triton(f"triton-{PROJECT}_scale_1")
     async with platform.load("scale", clients=1) as load:
         await platform.start()

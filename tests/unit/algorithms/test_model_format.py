@@ -126,6 +126,38 @@ def test_files_must_be_there_regular_and_unchanged(folder: Path) -> None:
         ModelCard.load(folder)
 
 
+def card_of(*weights: str) -> ModelCard:
+    digests = dict.fromkeys(("model.onnx", *weights), "sha256:" + "0" * 64)
+    return ModelCard("regression", (), (), (), {}, digests, (), (), 0.0)
+
+
+def test_a_model_directory_may_hold_the_model_and_its_weights() -> None:
+    weights = ("model.onnx.data", "model.onnx_data", "part/1.bin", "w.weights")
+    card_of(*weights).check_names(["model.onnx", "model.json", *weights])
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "__init__.py",
+        "pickle5.py",
+        "a/b.pyc",
+        "w.so",
+        "w.cpython-311-x86_64-linux-gnu.so",
+        "x.pth",
+        "readme",
+        "w.bin.py",
+    ],
+)
+def test_other_files_in_it_are_refused_listed_or_not(name: str) -> None:
+    for card in (card_of(), card_of(name)):
+        with pytest.raises(InvalidArgument, match=rf"^'{name}' has no place in a model directory") as caught:
+            card.check_names(["model.onnx", "model.json", name])
+        assert caught.value.violations[0].field == name
+    with pytest.raises(InvalidArgument, match=r"^'w\.bin' has no place"):
+        card_of().check_names(["model.onnx", "model.json", "w.bin"])  # whose digest the card does not give
+
+
 def answer(folder: Path) -> dict[str, Any]:
     output: dict[str, Any] = copy.deepcopy(ModelCard.load(folder).to_json()["examples"]["outputs"][0])
     return output

@@ -44,7 +44,7 @@ class TritonPythonModel:
 
     def initialize(self, args: dict[str, str]) -> None:
         """Load the model, and refuse it unless it is what its signature says."""
-        folder = os.path.join(args["model_repository"], args["model_version"])
+        folder = json.loads(args["model_config"])["parameters"]["files"]["string_value"]
         with open(os.path.join(folder, "model.json"), encoding="utf-8") as file:
             signature = json.load(file)["signature"]
         options = ort.SessionOptions()
