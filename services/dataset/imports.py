@@ -62,6 +62,11 @@ class Import:
         return f"{self.dataset}/imports/{self.id}"
 
     @property
+    def asked(self) -> tuple[object, ...]:
+        """What was asked for: equal for a request and its repetition."""
+        return (self.format, self.key_field, self.label_field, self.size, self.digest, self.draft)
+
+    @property
     def own_draft(self) -> str:
         """The name of the draft that it commits by itself."""
         return f"{self.dataset}/drafts/import-{self.id}"

@@ -16,7 +16,7 @@ from penstock.errors import FailedPrecondition, InvalidArgument, NotFound
 from penstock.objects import ObjectStore
 from penstock.rpc.caller import caller
 from penstock.rpc.paging import decode_token, encode_token, page_size
-from penstock.rpc.request_ids import request_id
+from penstock.rpc.request_ids import request_id, request_key
 from penstock.rpc.watch import Signals, watch
 from penstock.store import Cause, current_cause, now
 from services.dataset import convert
@@ -57,7 +57,9 @@ class DatasetServicer(DatasetServiceServicer):
         id = names.check_id(request.dataset_id, "dataset_id")
         asked = request.dataset
         dataset = Dataset(project, id, now(), now(), asked.description, asked.key_field, asked.label_field)
-        return convert.dataset_message(await create_dataset(self.repository, dataset, request_id(request)))
+        return convert.dataset_message(
+            await create_dataset(self.repository, dataset, request_key(request, dataset.project))
+        )
 
     async def GetDataset(self, request: pb.GetDatasetRequest, context: Context) -> pb.Dataset:
         return convert.dataset_message(await self.repository.datasets.get(_name(request.name, "dataset")))
@@ -140,7 +142,7 @@ class DatasetServicer(DatasetServiceServicer):
         origin = Origin.PIPELINE if who.on_behalf_of else Origin.PERSON
         edit = Edit(who.actor, now(), request.why[:4096], origin.value, name)
         edits = [convert.record_edit(message, index) for index, message in enumerate(request.edits)]
-        return convert.draft_message(await self.edit_records(name, edits, edit, request_id(request)))
+        return convert.draft_message(await self.edit_records(name, edits, edit, request_key(request, name)))
 
     async def GetDraft(self, request: pb.GetDraftRequest, context: Context) -> pb.Draft:
         return convert.draft_message(await self.repository.drafts.get(draft_name(request.name)))
@@ -155,7 +157,7 @@ class DatasetServicer(DatasetServiceServicer):
 
     async def CommitDraft(self, request: pb.CommitDraftRequest, context: Context) -> pb.Draft:
         name, who = draft_name(request.name), caller().actor
-        wake, again = self.commits.wake, request_id(request)
+        wake, again = self.commits.wake, request_key(request, name)
         stored = await commit_draft(self.repository, name, request.message, who, again, wake, request.etag)
         self.signals.notify(name)
         return convert.draft_message(stored)

@@ -99,7 +99,7 @@ class ProjectServicer(ProjectServiceServicer):
     async def CreateProject(self, request: pb.CreateProjectRequest, context: Context) -> pb.Project:
         return _project(
             await self._projects.create(
-                request.project_id, request.project.display_name, caller().actor, request_id(request)
+                request.project_id, request.project.display_name, caller().actor, request_key(request, "projects")
             )
         )
 

@@ -12,6 +12,7 @@ from penstock.api.training.v1.training_service_pb2 import GetModelVersionRequest
 from penstock.backing.triton_environment import TritonEnvironment
 from penstock.errors import AlreadyExists, FailedPrecondition, InvalidArgument, NotFound
 from penstock.rpc.channels import on_behalf_of
+from penstock.rpc.request_ids import check_repeat
 from penstock.store import Cause, Stored, current_cause, now
 from services.serving import transitions
 from services.serving.model import WHOLE, Endpoint, Revision
@@ -40,12 +41,13 @@ class Commands:
         """Queue a revision of a model version; the endpoint is made if need be. The same `request` gives the same one.
 
         Raises InvalidArgument, NotFound (model version), FailedPrecondition (Triton is not set up, or the endpoint is
-        being deleted).
+        being deleted), AlreadyExists if what that request made is of another model version or has other steps.
         """
         known = await self._known(name, request)
-        if known is not None:
-            return known
         asked = check_steps(steps), check_hold(hold)
+        if known is not None:
+            check_repeat(same=(known[1].model_version, known[1].steps) == (model_version, asked[0]))
+            return known
         project = names.project_of(name)
         if names.parse(model_version, kind="model_version", field="model_version").project != project:
             raise InvalidArgument("An endpoint serves models of its own project only.", field="model_version")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 
 from penstock.errors import (
@@ -18,6 +19,7 @@ from penstock.errors import (
 )
 from penstock.jobs.spec import Git
 from penstock.objects import ObjectStore
+from penstock.rpc.request_ids import check_repeat
 from penstock.runner.git import resolve
 from penstock.store import Cause, Stored, current_cause, now
 from services.training.archives import has_archive, keep_archive
@@ -46,13 +48,14 @@ class Commands:
     async def create_run(self, run: Run, request_id: str) -> Stored[Run]:
         """Queue a run. The same request again gives the run that it made.
 
-        Raises InvalidArgument, NotFound (dataset version, code archive, base), all naming the field.
+        Raises InvalidArgument, NotFound (dataset version, code archive, base), all naming the field; AlreadyExists if
+        that was another run.
         """
         if request_id:
-            try:
-                return await self.repository.runs.get(run.name)
-            except NotFound:
-                pass  # the request comes for the first time
+            with suppress(NotFound):  # the request comes for the first time
+                made = await self.repository.runs.get(run.name)
+                check_repeat(same=made.value.asked == run.asked)
+                return made
         cause = current_cause.get() or Cause()
         checked = await self.check_run(run)
         first, facts = queue(replace(checked, correlation_id=cause.correlation_id, traceparent=cause.traceparent))

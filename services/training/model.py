@@ -133,6 +133,12 @@ class Run:
     ended: datetime | None = None
 
     @property
+    def asked(self) -> tuple[Any, ...]:
+        """What was asked for: equal for a request and its repetition, whatever a Git ref means by then."""
+        code = replace(self.code, git=replace(self.code.git, commit="")) if self.code.git else self.code
+        return (self.dataset_version, code, self.command, self.parameters, self.model, self.base, self.resources)
+
+    @property
     def expects_model(self) -> bool:
         """Whether a result without a model is a failure."""
         return bool(self.model or self.trial or self.code.algorithm)

@@ -8,7 +8,7 @@ from typing import Any
 from google.protobuf.message import Message
 
 from penstock import names
-from penstock.errors import InvalidArgument
+from penstock.errors import AlreadyExists, InvalidArgument
 from penstock.rpc.caller import caller
 
 _REQUEST_ID = re.compile(r"[\x21-\x7e]{1,128}")
@@ -29,8 +29,16 @@ def resource_id(request: Message, project: str) -> str:
 
 
 def request_key(request: Message, scope: str) -> str:
-    """What a document remembers a request by, where its user chose the id: another caller's is another request.
+    """What a document remembers a request by: another caller's, or another command's, is another request.
 
     "" without a request id.
     """
-    return resource_id(request, scope) if request_id(request) else ""
+    asked = f"{request.DESCRIPTOR.full_name}\n{scope}\n{caller().actor}"
+    return names.new_id(asked, request_id(request)) if request_id(request) else ""
+
+
+def check_repeat(*, same: bool) -> None:
+    """Raise AlreadyExists if what was made under a request id is not the same as what is asked for under it now."""
+    if not same:
+        text = "This request id was used for something else: choose another one for what is asked for now."
+        raise AlreadyExists(text, field="request_id")

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from penstock import names
 from penstock.errors import FailedPrecondition, InvalidArgument
 from penstock.objects import ObjectStore
+from penstock.rpc.request_ids import check_repeat
 from penstock.rpc.watch import Signals
 from penstock.store import Stored, now
 from services.dataset.imports import Import, ImportState
@@ -28,7 +29,10 @@ class Imports:
     wake: Callable[[str], None]
 
     async def create(self, spec: Import, request: str) -> Stored[Import]:
-        """Begin an import; the same request again gives the one there is, with the bytes it has received."""
+        """Begin an import; the same request again gives the one there is, with the bytes it has received.
+
+        Raises AlreadyExists if that was of another file, or into something else.
+        """
         dataset = (await self.repository.datasets.get(spec.dataset)).value
         if spec.draft:
             names.check_id(spec.draft, "import.draft")
@@ -38,7 +42,9 @@ class Imports:
             )
         if not 1 <= spec.size <= MAX_SIZE:
             raise InvalidArgument(f"The file has {spec.size} bytes: there is nothing to import.", field="import.size")
-        return await self.repository.imports.create(spec.name, spec, request_id=request or None)
+        stored = await self.repository.imports.create(spec.name, spec, request_id=request or None)
+        check_repeat(same=stored.value.asked == spec.asked)
+        return stored
 
     async def write(self, name: str, offset: int, data: bytes) -> Stored[Import]:
         """Keep the next bytes, durable on return. Bytes that are there already are passed over.

@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from penstock.api.dataset.v1 import dataset_service_pb2 as pb
-from penstock.errors import FailedPrecondition, InvalidArgument, NotFound, PenstockError
+from penstock.errors import AlreadyExists, FailedPrecondition, InvalidArgument, NotFound, PenstockError
 from services.dataset.ingest import stage
 from tests.support.dataset_platform import Client, DatasetPlatform, jsonl
 from tests.support.dataset_state import events_of
@@ -154,6 +154,9 @@ async def test_an_upload_goes_on_where_it_was_cut(platform: DatasetPlatform) -> 
     assert (await client.ended(begun.name)).state == pb.Import.SUCCEEDED
     assert await client.rows(name) == BY_KEY
     assert (await client.begin(name, content, request_id="once")).state == pb.Import.SUCCEEDED
+    for other in ({"label_field": "b"}, {"digest": f"sha256:{'0' * 64}"}):
+        with pytest.raises(AlreadyExists, match="request id was used for something else"):
+            await client.begin(name, content, request_id="once", **other)
 
 
 async def test_a_killed_service_finishes_staging_and_committing_after_its_restart(

@@ -8,7 +8,14 @@ import pytest
 from google.protobuf.duration_pb2 import Duration
 
 from penstock.api.serving.v1 import serving_service_pb2 as pb
-from penstock.errors import FailedPrecondition, InvalidArgument, NotFound, PenstockError, PermissionDenied
+from penstock.errors import (
+    AlreadyExists,
+    FailedPrecondition,
+    InvalidArgument,
+    NotFound,
+    PenstockError,
+    PermissionDenied,
+)
 from services.serving import transitions
 from services.serving.instances import find_or_explain
 from tests.support.prediction_load import until
@@ -94,7 +101,8 @@ async def test_the_same_request_makes_one_revision(shared: ServingPlatform) -> N
     made = [await shared.deploy("once", version, request_id="r1") for _ in range(3)]
     assert {revision.number for revision in made} == {1}
     await shared.wait_for(made[0].name)
-    assert (await shared.deploy("once", shared.model(3.0), request_id="r1")).number == 1
+    with pytest.raises(AlreadyExists, match="request id was used for something else"):
+        await shared.deploy("once", shared.model(3.0), request_id="r1")
     assert (await shared.deploy("once", version, request_id="r2")).number == 2
     await shared.wait_for(f"projects/{PROJECT}/endpoints/once/revisions/2")
 

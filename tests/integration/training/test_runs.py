@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from penstock.api.training.v1 import training_service_pb2 as pb
-from penstock.errors import FailedPrecondition
+from penstock.errors import AlreadyExists, FailedPrecondition
 from tests.support.training_platform import PARENT, TrainingPlatform, collect, wait_for
 
 ENDED = ["training.run.queued", "training.run.started"]
@@ -39,6 +39,9 @@ async def test_the_same_request_makes_one_run(platform: TrainingPlatform, versio
     request = pb.CreateRunRequest(parent=PARENT, run=run, request_id="once")
     first, second = await stub.CreateRun(request), await stub.CreateRun(request)
     assert first == second
+    run.model = "other"
+    with pytest.raises(AlreadyExists, match="request id was used for something else"):
+        await stub.CreateRun(pb.CreateRunRequest(parent=PARENT, run=run, request_id="once"))
     assert len((await stub.ListRuns(pb.ListRunsRequest(parent=PARENT))).runs) == 1
 
 
