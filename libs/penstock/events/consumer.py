@@ -71,6 +71,7 @@ class Consumer:
         self._held: set[Delivery] = set()
         self._released = asyncio.Event()
         self._wake = asyncio.Event()
+        self._look_behind = True  # for what waits behind no letter: whoever released it did not come to the end
 
     async def run(self) -> None:
         """Consume for ever; survives the loss of NATS and of the database."""
@@ -208,6 +209,7 @@ class Consumer:
             await lane.run()
         except Exception as error:  # noqa: BLE001 (the messages come again, and start from the stored cursor)
             log.warning("%s stopped at %s, will try again: %s", self.name, resource, error)
+            self._look_behind = True
             del self._lanes[resource]  # before anything is awaited: what comes now opens a new lane
             await self._refuse(lane.left())
         else:
@@ -237,15 +239,16 @@ class Consumer:
 
     async def _act(self, work: Work) -> None:
         """Act on what operators decide about dead letters."""
-        orphans = True
+        self._look_behind = True
         while True:
+            behind, self._look_behind = self._look_behind, False
             try:
                 decided = {letter.resource for letter in await self.dead_letters.decided(self.name)}
-                if orphans:  # left by a process that died while it released them
+                if behind:
                     decided |= await self.dead_letters.waiting(self.name)
-                    orphans = False
                 await self._enter(decided, work, decided=True)
             except Exception as error:  # noqa: BLE001 (the next look comes)
+                self._look_behind = True
                 log.warning("%s could not look at its dead letters: %s", self.name, error)
             self._wake.clear()
             try:
