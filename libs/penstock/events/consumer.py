@@ -85,16 +85,19 @@ class Consumer:
                 group.create_task(self._announce())
                 group.create_task(self._act(work))
         finally:
-            lanes = list(self._tasks)
-            for lane in lanes:
-                lane.cancel()
-            await asyncio.gather(*lanes, return_exceptions=True)
-            self._lanes.clear()  # what they had comes again
-            self._held.clear()
+            await self._stop_lanes()
 
-    async def reset(self) -> None:
-        """Forget how far it is; for a projection that is emptied to be rebuilt by a replay."""
-        await self._cursors.reset()
+    async def reset(self, clear: Callable[[], Awaitable[None]]) -> None:
+        """Forget how far it is, and `clear` what it made: a projection that a replay is about to rebuild.
+
+        Nothing is applied meanwhile by this process, and no other may run this consumer at the time. If it fails or
+        dies on the way, call it again; until then the projection is whole, or what it lacks is filled from the owners.
+        """
+        async with self._dispatching:  # no lane is opened
+            await self._stop_lanes()
+            # The cursors first: an empty projection with cursors would skip the replay.
+            await self._cursors.reset()
+            await clear()
 
     def wake(self) -> None:
         """Look at the dead letters now: something was decided."""
@@ -197,6 +200,16 @@ class Consumer:
                     self._lanes[resource].decide()
             for delivery in deliveries:
                 self._lanes[delivery.event.subject].put(delivery)
+
+    async def _stop_lanes(self) -> None:
+        """End all that is at work; its messages come again. What it was writing may still be carried out."""
+        lanes = list(self._tasks)
+        for lane in lanes:
+            lane.cancel()
+        await asyncio.gather(*lanes, return_exceptions=True)
+        self._lanes.clear()
+        self._held.clear()
+        self._released.set()
 
     def _open(self, lane: Lane, resource: str) -> None:
         self._lanes[resource] = lane
