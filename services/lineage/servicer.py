@@ -153,6 +153,5 @@ class LineageServicer(LineageServiceServicer):
         )
 
     async def ResetGraph(self, request: pb.ResetGraphRequest, context: Context) -> pb.ResetGraphResponse:
-        await self._queries.graph.clear()
-        await self._consumer.reset()
+        await self._consumer.reset(self._queries.graph.clear)
         return pb.ResetGraphResponse()

@@ -13,7 +13,7 @@ from penstock.api.event.v1 import event_service_pb2 as pb
 from penstock.api.event.v1.event_service_pb2_grpc import EventServiceServicer
 from penstock.api.event.v1.events_pb2 import Event as EventMessage
 from penstock.errors import InvalidArgument
-from penstock.events import Bus, Event, publish_external, tail
+from penstock.events import Bus, Event, ExternalIntake, tail
 from penstock.rpc.structs import from_struct
 from penstock.store import now
 
@@ -21,8 +21,9 @@ from penstock.store import now
 class EventServicer(EventServiceServicer):
     """Publish and follow."""
 
-    def __init__(self, bus: Bus) -> None:
+    def __init__(self, bus: Bus, intake: ExternalIntake) -> None:
         self._bus = bus
+        self._intake = intake
 
     async def PublishEvent(self, request: pb.PublishEventRequest, context: Any) -> EventMessage:
         project = names.parse(request.parent, kind="project", field="parent").project
@@ -40,7 +41,7 @@ class EventServicer(EventServiceServicer):
             traceparent=asked.traceparent,
             project=project,
         )
-        return (await publish_external(self._bus, event)).to_proto()
+        return (await self._intake.publish(event)).to_proto()
 
     async def WatchEvents(self, request: pb.WatchEventsRequest, context: Any) -> AsyncIterator[EventMessage]:
         project = names.parse(request.parent, kind="project", field="parent").project

@@ -29,6 +29,7 @@ def build(context: Context) -> Service:
     windows = Windows(repository)
     triggers = Triggers(repository, windows, Recurrence(repository, context.fetch_event))
     driver = Driver(repository, actions(context.channels), windows.begun)
+    outside = consumers.outside(context, triggers)
     pipelines = PipelineServicer(Pipelines(repository, windows.begun), Freshness(database, consumers.NAME))
     return Service(
         "pipeline",
@@ -40,7 +41,7 @@ def build(context: Context) -> Service:
             ),
             Registration(
                 add_EventServiceServicer_to_server,
-                EventServicer(context.bus),
+                EventServicer(context.bus, outside),
                 event_service_pb2.DESCRIPTOR.services_by_name["EventService"].full_name,
             ),
         ],
@@ -48,7 +49,7 @@ def build(context: Context) -> Service:
         tasks=[
             Relay(database, repository.with_outbox(), context.bus).run,
             consumers.own(context, triggers).run,
-            consumers.outside(context, triggers).run,
+            outside.run,
             windows.run,
             driver.run,
         ],

@@ -71,6 +71,7 @@ class Consumer:
         self._held: set[Delivery] = set()
         self._released = asyncio.Event()
         self._wake = asyncio.Event()
+        self._look_behind = True  # for what waits behind no letter: whoever released it did not come to the end
 
     async def run(self) -> None:
         """Consume for ever; survives the loss of NATS and of the database."""
@@ -84,16 +85,19 @@ class Consumer:
                 group.create_task(self._announce())
                 group.create_task(self._act(work))
         finally:
-            lanes = list(self._tasks)
-            for lane in lanes:
-                lane.cancel()
-            await asyncio.gather(*lanes, return_exceptions=True)
-            self._lanes.clear()  # what they had comes again
-            self._held.clear()
+            await self._stop_lanes()
 
-    async def reset(self) -> None:
-        """Forget how far it is; for a projection that is emptied to be rebuilt by a replay."""
-        await self._cursors.reset()
+    async def reset(self, clear: Callable[[], Awaitable[None]]) -> None:
+        """Forget how far it is, and `clear` what it made: a projection that a replay is about to rebuild.
+
+        Nothing is applied meanwhile by this process, and no other may run this consumer at the time. If it fails or
+        dies on the way, call it again; until then the projection is whole, or what it lacks is filled from the owners.
+        """
+        async with self._dispatching:  # no lane is opened
+            await self._stop_lanes()
+            # The cursors first: an empty projection with cursors would skip the replay.
+            await self._cursors.reset()
+            await clear()
 
     def wake(self) -> None:
         """Look at the dead letters now: something was decided."""
@@ -197,6 +201,16 @@ class Consumer:
             for delivery in deliveries:
                 self._lanes[delivery.event.subject].put(delivery)
 
+    async def _stop_lanes(self) -> None:
+        """End all that is at work; its messages come again. What it was writing may still be carried out."""
+        lanes = list(self._tasks)
+        for lane in lanes:
+            lane.cancel()
+        await asyncio.gather(*lanes, return_exceptions=True)
+        self._lanes.clear()
+        self._held.clear()
+        self._released.set()
+
     def _open(self, lane: Lane, resource: str) -> None:
         self._lanes[resource] = lane
         task = asyncio.create_task(self._drive(lane, resource))
@@ -208,6 +222,7 @@ class Consumer:
             await lane.run()
         except Exception as error:  # noqa: BLE001 (the messages come again, and start from the stored cursor)
             log.warning("%s stopped at %s, will try again: %s", self.name, resource, error)
+            self._look_behind = True
             del self._lanes[resource]  # before anything is awaited: what comes now opens a new lane
             await self._refuse(lane.left())
         else:
@@ -237,15 +252,16 @@ class Consumer:
 
     async def _act(self, work: Work) -> None:
         """Act on what operators decide about dead letters."""
-        orphans = True
+        self._look_behind = True
         while True:
+            behind, self._look_behind = self._look_behind, False
             try:
                 decided = {letter.resource for letter in await self.dead_letters.decided(self.name)}
-                if orphans:  # left by a process that died while it released them
+                if behind:
                     decided |= await self.dead_letters.waiting(self.name)
-                    orphans = False
                 await self._enter(decided, work, decided=True)
             except Exception as error:  # noqa: BLE001 (the next look comes)
+                self._look_behind = True
                 log.warning("%s could not look at its dead letters: %s", self.name, error)
             self._wake.clear()
             try:

@@ -69,7 +69,12 @@ class Cursors:
         return moved
 
     async def reset(self) -> int:
-        """Forget all cursors: a projection is about to be rebuilt. Returns how many there were."""
+        """Forget all cursors: a projection is about to be rebuilt. Returns how many there were.
+
+        Nothing may ask for a move meanwhile; one that was asked for before is waited for.
+        """
+        if self._writer is not None:
+            await asyncio.wait([self._writer])
         self._remembered.clear()
         rows = await self._rows.find(eq={"consumer": self._consumer})
         return await self._rows.delete([row["_id"] for row in rows])

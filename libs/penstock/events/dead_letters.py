@@ -53,6 +53,9 @@ class DeadLetter:
     raw: Raw | None = None
 
 
+_OPEN = (LetterState.DEAD, LetterState.RETRY, LetterState.DROP)  # what an operator sees
+
+
 class DeadLetters:
     """The dead letters of one service's consumers."""
 
@@ -61,8 +64,7 @@ class DeadLetters:
 
     async def list(self, *, limit: int = 100, after: str | None = None) -> Page[DeadLetter]:
         """Those an operator may decide on, oldest first."""
-        open_states = [LetterState.DEAD, LetterState.RETRY, LetterState.DROP]
-        page = await self._rows.find(any_of={"state": open_states}, order_by="at", limit=limit, after=after)
+        page = await self._rows.find(any_of={"state": _OPEN}, order_by="at", limit=limit, after=after)
         return Page([_letter(row) for row in page], page.next)
 
     async def get(self, id: str) -> DeadLetter:
@@ -123,6 +125,11 @@ class DeadLetters:
         """What the consumer has to act on."""
         states = [LetterState.RETRY, LetterState.DROP]
         return [_letter(row) for row in await self._rows.find(eq={"consumer": consumer}, any_of={"state": states})]
+
+    async def hold(self, consumer: str, resource: str) -> bool:
+        """Whether a letter holds up this resource; else what waits there waits for nothing."""
+        chosen = {"consumer": consumer, "resource": resource}
+        return bool(await self._rows.find(eq=chosen, any_of={"state": _OPEN}, limit=1))
 
     async def waiting(self, consumer: str) -> set[str]:
         """Resources that have events waiting."""

@@ -11,7 +11,7 @@ import json
 import logging
 import re
 from collections.abc import Awaitable, Callable, Mapping
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from google.protobuf.message import EncodeError
@@ -27,7 +27,7 @@ from penstock.events.envelope import SPEC_VERSION, Event, attributes_of, encode
 from penstock.events.lane import FAILURES
 from penstock.events.pull import ConsumerGone, Puller
 from penstock.events.registry import PREFIX
-from penstock.store import Cause, Database, Rows, current_cause, format_time, now
+from penstock.store import Cause, Database, Rows, current_cause, format_time, now, parse_time
 
 log = logging.getLogger(__name__)
 
@@ -36,6 +36,8 @@ MAX_TEXT = 1_024  # characters of an attribute
 _ATTRIBUTES = ("id", "source", "type", "specversion")
 _OWN = {"id", "source", "type", "specversion", "subject", "time", "correlationid", "causationid", "traceparent"}
 _SUBJECT = re.compile(r"penstock\.([^.]+)\.external\.(.+)")
+_OPEN, _DONE, _GIVEN_UP = 0, 1, 2  # `handled` of a stored event; what is given up is a dead letter
+_SWEPT = 500  # stored events a look
 _BACK_OFF = (0.2, 0.5, 1.0, 2.0, 5.0)
 
 
@@ -102,23 +104,11 @@ def external_id(project: str, source: str, id: str) -> str:
     return "x" + hashlib.sha256(f"{project}\n{source}\n{id}".encode()).hexdigest()[:24]
 
 
-async def publish_external(bus: Bus, event: Event) -> Event:
-    """Publish an event from outside on somebody's behalf (`PublishEvent`); answers it as consumers will see it.
-
-    Raises InvalidArgument, Unavailable.
-    """
-    headers, body = encode(event)
-    checked = external_event(event.project, attributes_of(headers), dict(event.data))
-    key = external_id(checked.project, checked.source, checked.id)
-    token = re.sub(r"[^A-Za-z0-9_-]+", "-", checked.type).strip("-") or "event"
-    await bus.send(f"penstock.{checked.project}.external.api.{token}", body, {**headers, MESSAGE_ID: key})
-    return checked
-
-
 class ExternalIntake:
     """Takes events from outside: stores each once, then calls `handler` with it.
 
-    The handler must be idempotent (it may die after its work). After 5 failures the event is a dead letter.
+    The handler must be idempotent (it may die after its work). After 5 failures the event is a dead letter. What is
+    stored and not handled for `overdue` seconds is taken from the database: the stream may have dropped it.
     """
 
     def __init__(
@@ -129,12 +119,14 @@ class ExternalIntake:
         *,
         name: str = "external-intake",
         retry_delay: float = 1.0,
+        overdue: float = 120.0,
     ) -> None:
         self.name = name
         self.dead_letters = DeadLetters(database)
         self._bus = bus
         self._handler = handler
         self._retry_delay = retry_delay
+        self._overdue = overdue
         self._rows = Rows(database, "external_events", indexes=("project", "at", "handled"))
         self._failures: dict[str, int] = {}
 
@@ -143,12 +135,25 @@ class ExternalIntake:
         async with asyncio.TaskGroup() as group:
             group.create_task(self._pump())
             group.create_task(self._act())
+            group.create_task(self._sweep())
+
+    async def publish(self, event: Event) -> Event:
+        """Store an event on somebody's behalf (`PublishEvent`), then publish it; answers it as consumers will see it.
+
+        Raises InvalidArgument, Unavailable: then it may be stored all the same; publishing it again is once.
+        """
+        attributes = attributes_of(encode(event)[0])
+        checked = external_event(event.project, attributes, dict(event.data))
+        await self._rows.insert([self._row(external_id(checked.project, checked.source, checked.id), checked)])
+        message = _message(checked)
+        await self._bus.send(message.subject, message.body, message.headers)
+        return checked
 
     async def accept(self, event: Event) -> bool:
         """Store an event and handle it; False if it was known and handled. Raises what the handler raises."""
         key = external_id(event.project, event.source, event.id)
         new = await self._rows.insert([self._row(key, event)])
-        if not new and ((await self._rows.get(key)) or {}).get("handled"):
+        if not new and ((await self._rows.get(key)) or {}).get("handled") == _DONE:
             return False
         if self._handler is not None:
             token = current_cause.set(Cause(event.correlation_id, key, event.traceparent))
@@ -156,13 +161,13 @@ class ExternalIntake:
                 await self._handler(event)
             finally:
                 current_cause.reset(token)
-        await self._rows.update(key, set={"handled": 1})
+        await self._rows.update(key, set={"handled": _DONE})
         return True
 
     def _row(self, key: str, event: Event) -> dict[str, Any]:
         stored = {**event.__dict__, "time": format_time(event.time), "data": dict(event.data)}
         at = f"{format_time(now())}/{key}"
-        return {"_id": key, "project": event.project, "at": at, "event": json.dumps(stored), "handled": 0}
+        return {"_id": key, "project": event.project, "at": at, "event": json.dumps(stored), "handled": _OPEN}
 
     async def _pump(self) -> None:
         config = api.ConsumerConfig(
@@ -196,23 +201,42 @@ class ExternalIntake:
             await self._bury(raw, error, 1)
             await message.ack()
             return
+        if await self._settled(event, raw):
+            await message.ack()
+        else:
+            await message.nak(delay=self._retry_delay)
+
+    async def _settled(self, event: Event, raw: Raw) -> bool:
+        """Take an event; whether it is done with: handled, or a dead letter after its last failure."""
         key = external_id(event.project, event.source, event.id)
         try:
             await self.accept(event)
         except Unavailable as error:
             log.warning("%s waits with %s: %s", self.name, event.id, error)
-            await message.nak(delay=self._retry_delay)
+            return False
         except Exception as error:
             self._failures[key] = self._failures.get(key, 0) + 1
             log.warning("%s failed with %s: %s", self.name, event.id, error, exc_info=error)
             if self._failures[key] < FAILURES:
-                await message.nak(delay=self._retry_delay)
-                return
+                return False
             await self._bury(raw, error, self._failures.pop(key), event)
-            await message.ack()
-        else:
-            self._failures.pop(key, None)
-            await message.ack()
+            await self._rows.update(key, set={"handled": _GIVEN_UP})
+            return True
+        self._failures.pop(key, None)
+        return True
+
+    async def _sweep(self) -> None:
+        """Take what is stored and overdue."""
+        while True:
+            try:
+                latest = format_time(now() - timedelta(seconds=self._overdue))
+                for row in await self._rows.find(eq={"handled": _OPEN}, limit=_SWEPT):
+                    if row["at"] < latest:
+                        event = _stored(row)
+                        await self._settled(event, _message(event))
+            except Exception as error:  # noqa: BLE001 (the next look comes)
+                log.warning("%s could not look for overdue events: %s", self.name, error)
+            await asyncio.sleep(self._overdue / 2)
 
     async def _bury(self, raw: Raw, error: Exception, attempts: int, event: Event | None = None) -> None:
         event = event or _unknown(raw)
@@ -239,6 +263,19 @@ class ExternalIntake:
                 await self.dead_letters.bury_again(letter.id, text, letter.attempts + 1)
                 return
         await self.dead_letters.remove(letter.id)
+
+
+def _message(event: Event) -> Raw:
+    """The message of an event that is published on somebody's behalf."""
+    headers, body = encode(event)
+    headers[MESSAGE_ID] = external_id(event.project, event.source, event.id)
+    token = re.sub(r"[^A-Za-z0-9_-]+", "-", event.type).strip("-") or "event"
+    return Raw(f"penstock.{event.project}.external.api.{token}", headers, body)
+
+
+def _stored(row: Mapping[str, Any]) -> Event:
+    fields = json.loads(row["event"])
+    return Event(**{**fields, "time": parse_time(fields["time"])})
 
 
 def _unknown(raw: Raw) -> Event:

@@ -146,6 +146,8 @@ class Lane:
         after = replace(cursor, sequence=event.sequence, failures=0)
         if cursor.parked:
             await work.letters.put(work.consumer, event, LetterState.WAITING)
+            # Another process may have freed the resource meanwhile: then nobody would look for what waits.
+            self._decided = self._decided or not await work.letters.hold(work.consumer, self._resource)
             return after
         if work.not_before is not None and event.time < work.not_before:
             return after
@@ -214,19 +216,30 @@ class Lane:
         return cursor
 
     async def _release(self) -> None:
-        """Act on what was decided: from the first letter on, until one is (again) dead or none is left."""
+        """Act on what was decided: from the first letter on, until one is (again) dead or none is left.
+
+        The cursor is freed before the last letter goes: so while a resource is parked, a letter says why.
+        """
         letters = self._work.letters
-        for letter in await letters.of_resource(self._work.consumer, self._resource):
+        found = await letters.of_resource(self._work.consumer, self._resource)
+        parked = self._cursor.parked
+        for letter in found:
             if letter.state is LetterState.DEAD:
                 return
-            if letter.state is not LetterState.DROP and not await self._try_again(letter):
-                return
-            if judge(letter.event.sequence, self._cursor.sequence) is Verdict.NEXT:
-                # Whoever put it here died before it could store the cursor.
-                await self._store(replace(self._cursor, sequence=letter.event.sequence))
+            cursor = replace(self._cursor, parked=parked and letter is not found[-1])
+            verdict = judge(letter.event.sequence, cursor.sequence)
+            # A cursor past it that is not parked: it was done with, but for the removal.
+            if parked or verdict is not Verdict.OLD:
+                if letter.state is not LetterState.DROP and not await self._try_again(letter):
+                    return
+                if verdict is Verdict.NEXT:
+                    # Whoever put it here died before it could store the cursor.
+                    cursor = replace(cursor, sequence=letter.event.sequence, failures=0)
+                await self._store(cursor)
             await letters.remove(letter.id)
-        await self._store(replace(self._cursor, parked=False, failures=0))
-        self._decided = bool(await letters.of_resource(self._work.consumer, self._resource))
+        if not found:
+            await self._store(replace(self._cursor, parked=False))
+        self._decided = bool(found) and bool(await letters.of_resource(self._work.consumer, self._resource))
 
     async def _try_again(self, letter: DeadLetter) -> bool:
         attempts = letter.attempts

@@ -83,7 +83,7 @@ class Relay:
         """Keep, publish, then have trimmed. One resource's failure holds up no other; the first is raised."""
         if not pending:
             return
-        batches = [outbox.unpublished(one) for one in pending]
+        batches = [[(from_entry(entry), entry) for entry in one.entries] for one in pending]
         # Kept first: whoever sees an event on the stream finds it in the log too.
         await self._log.append(list(itertools.chain.from_iterable(batches)))
         outcomes = await asyncio.gather(*(self._publish([event for event, _ in batch]) for batch in batches))
@@ -106,25 +106,31 @@ class Relay:
 
 
 class _Outbox:
-    """The outboxes of one kind of aggregates: what was handed over, and how far each resource is published."""
+    """The outboxes of one kind of aggregates: what was handed over, and how far each resource is published.
+
+    Writes are handed over when they are answered, in any order, or never. So what is handed over is passed on only if
+    nothing can lie before it: it is the resource's beginning, or follows what is published. Whatever else there is, a
+    sweep passes on as it lies in the outbox, all of it and in order: nothing is trimmed that was not passed on before.
+    """
 
     def __init__(self, aggregates: Aggregates[Any], wake: asyncio.Event) -> None:
         self.aggregates = aggregates
         self._wake = wake
         self.behind = False  # whether a sweep is needed at once
         self._fresh: list[Pending] = []
-        self._published: dict[str, int] = {}
+        self._published: dict[str, int] = {}  # all up to here is published; maybe more is
         self._to_trim: list[Pending] = []
         self._trimming: asyncio.Task[None] | None = None
         aggregates.on_events(self._hand_over)
 
     def take(self) -> list[Pending]:
-        """What was handed over, as far as it follows what is published."""
+        """What was handed over, as far as it follows what is published; for the rest a sweep is needed."""
         fresh, self._fresh = self._fresh[:BATCH], self._fresh[BATCH:]
         joined: dict[str, Pending] = {}
         for one in fresh:
             before, first = joined.get(one.id), one.sequence - len(one.entries)
-            last = before.sequence if before else self._published.get(one.id, first)
+            # Of a resource that is not known, anything may be in the outbox already: another writer's answer is late.
+            last = before.sequence if before else self._published.get(one.id, 0)
             if first == last:
                 entries = (*before.entries, *one.entries) if before else one.entries
                 joined[one.id] = Pending(one.id, one.sequence, entries)
@@ -138,12 +144,6 @@ class _Outbox:
         """A sweep will see all that was handed over so far."""
         self._fresh.clear()
         self.behind = False
-
-    def unpublished(self, pending: Pending) -> list[tuple[Event, str]]:
-        """The events of an outbox that this relay has not published yet, with their entries."""
-        published = self._published.get(pending.id, 0)
-        events = [(from_entry(entry), entry) for entry in pending.entries]
-        return [(event, entry) for event, entry in events if event.sequence > published]
 
     def done(self, published: Sequence[Pending]) -> None:
         """Remember what is published, and trim it from the outboxes in the background."""

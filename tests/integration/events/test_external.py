@@ -8,10 +8,10 @@ import pytest
 
 from penstock.backing.nats import NatsServer
 from penstock.errors import InvalidArgument
-from penstock.events import Bus, DeadLetters, Event, ExternalIntake, external_event, publish_external, tail
+from penstock.events import Bus, DeadLetters, Event, ExternalIntake, external_event, tail
 from penstock.events.credentials import external_permissions
 from penstock.events.subjects import EXTERNAL_STREAM
-from penstock.store import Cause, Database, current_cause
+from penstock.store import Cause, Database, Rows, current_cause
 from tests.integration.events.conftest import Nats
 from tests.integration.events.world import new_project, running, until
 
@@ -34,8 +34,12 @@ class Seen:
         self.causes.append(current_cause.get())
 
 
-def intake_of(bus: Bus, database: Database, seen: Seen) -> ExternalIntake:
-    return ExternalIntake(bus, database, seen.handle, name=f"intake-{seen.project}", retry_delay=0.02)
+def intake_of(bus: Bus, database: Database, seen: Seen, **options: float) -> ExternalIntake:
+    name = f"intake-{seen.project}"
+    return ExternalIntake(bus, database, seen.handle, name=name, **{"retry_delay": 0.02, **options})
+
+
+ATTRIBUTES = {"specversion": "1.0", "id": "7", "source": "s", "type": "com.example"}
 
 
 def headers(**changes: str) -> dict[str, str]:
@@ -126,6 +130,10 @@ async def _any(letters: DeadLetters, project: str) -> bool:
     return any(letter.event.project == project for letter in await letters.list())
 
 
+async def _none(letters: DeadLetters, project: str) -> bool:
+    return not await _any(letters, project)
+
+
 async def test_an_event_that_its_handler_refuses_is_kept_and_can_be_retried(bus: Bus, database: Database) -> None:
     project, letters = new_project(), DeadLetters(database)
     seen = Seen(project)
@@ -174,15 +182,61 @@ async def test_an_event_is_published_on_somebodys_behalf(bus: Bus, database: Dat
         {"specversion": "1.0", "id": "7 %", "source": "urn:x y", "type": "com.example.ü", "traceparent": "00-a-b-01"},
         {"a": 1},
     )
-    async with running(intake_of(bus, database, seen).run()):
-        await publish_external(bus, event)
-        await publish_external(bus, event)
+    intake = intake_of(bus, database, seen)
+    async with running(intake.run()):
+        await intake.publish(event)
+        await intake.publish(event)
         await until(lambda: len(seen.events) == 1)
     [found] = seen.events
     assert (found.id, found.source, found.type, found.data) == ("7 %", "urn:x y", "com.example.ü", {"a": 1})
     assert found.traceparent == "00-a-b-01"
     with pytest.raises(InvalidArgument, match="own"):
         external_event(project, {"specversion": "1.0", "id": "1", "source": "s", "type": "dev.penstock.x"}, {})
+
+
+async def test_what_was_published_on_somebodys_behalf_outlives_the_stream(bus: Bus, database: Database) -> None:
+    """The stream drops its oldest messages when it is full, and old ones."""
+    project = new_project()
+    seen = Seen(project)
+    event = external_event(project, ATTRIBUTES, {"a": 1})
+    intake = intake_of(bus, database, seen, overdue=0.2)
+    answered = await intake.publish(event)
+    assert await bus.context.purge_stream("PENSTOCK_EXTERNAL", subject=f"penstock.{project}.external.>")
+    async with running(intake.run()):
+        await until(lambda: len(seen.events) == 1, 10)
+        assert seen.events == [answered]
+        await until(lambda: _handled(database, project, 1))
+    async with running(intake_of(bus, database, seen, overdue=0.2).run()):
+        await intake.publish(external_event(project, {**ATTRIBUTES, "id": "8"}, {}))
+        await until(lambda: len(seen.events) == 2)
+    assert [found.id for found in seen.events] == ["7", "8"]
+
+
+async def test_what_was_given_up_is_left_to_the_operator(bus: Bus, database: Database) -> None:
+    project, letters = new_project(), DeadLetters(database)
+    seen = Seen(project)
+    seen.failing = True
+    intake = intake_of(bus, database, seen, overdue=0.05)
+    await intake.publish(external_event(project, ATTRIBUTES, {}))
+    assert await bus.context.purge_stream("PENSTOCK_EXTERNAL", subject=f"penstock.{project}.external.>")
+    async with running(intake.run()):
+        await until(lambda: _any(letters, project))
+        await until(lambda: _handled(database, project, 2))
+        seen.failing = False
+        await intake.publish(external_event(project, {**ATTRIBUTES, "id": "8"}, {}))
+        await until(lambda: len(seen.events) == 1)
+        [letter] = [found for found in await letters.list() if found.event.project == project]
+        await letters.retry(letter.id)
+        await until(lambda: len(seen.events) == 2)
+        await until(lambda: _handled(database, project, 1, 1))
+        await until(lambda: _none(letters, project))
+    assert [found.id for found in seen.events] == ["8", "7"]
+
+
+async def _handled(database: Database, project: str, *how: int) -> bool:
+    """How a project's stored events are, in the order of their times (1: done with, 2: given up)."""
+    rows = Rows(database, "external_events", indexes=("project", "at", "handled"))
+    return [row["handled"] for row in await rows.find(eq={"project": project}, order_by="at")] == list(how)
 
 
 async def test_watching_sees_own_and_outside_events_of_one_project(bus: Bus, database: Database) -> None:

@@ -164,8 +164,11 @@ async def test_a_replay_rebuilds_a_projection_and_reaches_nobody_else(bus: Bus, 
     async with running(projection.run(), consumer_of(bus, database, other, name=f"other-{project}").run()):
         await journal.count(8)
         await other.count(8)
-    journal.told.clear()
-    await projection.reset()
+
+    async def clear() -> None:
+        journal.told.clear()
+
+    await projection.reset(clear)
     async with running(projection.run(), consumer_of(bus, database, other, name=f"other-{project}").run()):
         assert await replay(database, bus, projection.name) == 8
         await journal.count(8)
