@@ -13,7 +13,7 @@ from docgen import protos
 from docgen.schemas import message_schema
 from penstock import __version__
 from penstock.events.envelope import CONTENT_TYPE, SPEC_VERSION
-from penstock.events.external import MAX_TEXT, STRUCTURED
+from penstock.events.external_form import MAX_TEXT, STRUCTURED
 from penstock.events.registry import EVENT_TYPES, PREFIX, EventType
 from penstock.events.subjects import EXTERNAL_STREAM
 

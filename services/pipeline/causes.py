@@ -10,7 +10,7 @@ from google.protobuf import json_format
 from google.protobuf.descriptor import FieldDescriptor
 
 from penstock.events import Event
-from penstock.events.external import external_id
+from penstock.events.external_form import external_id
 from penstock.events.registry import to_message
 from penstock.store import Cause as Chain
 from penstock.store import current_cause, format_time

@@ -8,7 +8,8 @@ from penstock.events.consumer import Consumer
 from penstock.events.dead_letters import DeadLetter, DeadLetters, LetterState
 from penstock.events.envelope import Event, NewEvent
 from penstock.events.event_log import EventLog
-from penstock.events.external import ExternalIntake, external_event
+from penstock.events.external import ExternalIntake
+from penstock.events.external_form import external_event
 from penstock.events.lane import FetchHistory, Handler
 from penstock.events.registry import EVENT_TYPES, EventType, event_type
 from penstock.events.relay import Relay

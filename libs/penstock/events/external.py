@@ -10,98 +10,29 @@ import hashlib
 import json
 import logging
 import re
+import weakref
 from collections.abc import Awaitable, Callable, Mapping
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from typing import Any
 
-from google.protobuf.message import EncodeError
 from nats.aio.msg import Msg
 from nats.js import api
 
-from penstock import names
 from penstock.errors import InvalidArgument, Unavailable
 from penstock.events import subjects
 from penstock.events.bus import MESSAGE_ID, Bus
 from penstock.events.dead_letters import DeadLetter, DeadLetters, LetterState, Raw
-from penstock.events.envelope import SPEC_VERSION, Event, attributes_of, encode
+from penstock.events.envelope import Event, attributes_of, encode
+from penstock.events.external_form import SUBJECT, decode_external, external_event, external_id
 from penstock.events.lane import FAILURES
 from penstock.events.pull import ConsumerGone, Puller
-from penstock.events.registry import PREFIX
 from penstock.store import Cause, Database, Rows, current_cause, format_time, now, parse_time
 
 log = logging.getLogger(__name__)
 
-STRUCTURED = "application/cloudevents+json"
-MAX_TEXT = 1_024  # characters of an attribute
-_ATTRIBUTES = ("id", "source", "type", "specversion")
-_OWN = {"id", "source", "type", "specversion", "subject", "time", "correlationid", "causationid", "traceparent"}
-_SUBJECT = re.compile(r"penstock\.([^.]+)\.external\.(.+)")
 _OPEN, _DONE, _GIVEN_UP = 0, 1, 2  # `handled` of a stored event; what is given up is a dead letter
 _SWEPT = 500  # stored events a look
 _BACK_OFF = (0.2, 0.5, 1.0, 2.0, 5.0)
-
-
-def decode_external(subject: str, headers: Mapping[str, str], body: bytes) -> Event:
-    """The event in a message from outside; the project is that of the subject. Raises InvalidArgument."""
-    found = _SUBJECT.fullmatch(subject)
-    if found is None:
-        raise InvalidArgument(f"'{subject}' is no subject for events from outside.", field="subject")
-    lower = {name.lower(): value for name, value in headers.items()}
-    if lower.get("content-type", "").split(";")[0].strip() == STRUCTURED:
-        document = _json(body)
-        if not isinstance(document, dict):
-            raise InvalidArgument("A structured CloudEvent is a JSON object.", field="data")
-        data = document.pop("data", {})
-        attributes = {str(name): str(value) for name, value in document.items()}
-    else:
-        attributes, data = attributes_of(headers), _json(body) if body else {}
-    return external_event(found[1], attributes, data)
-
-
-def external_event(project: str, attributes: Mapping[str, str], data: Any) -> Event:
-    """Check the attributes of an event from outside. Raises InvalidArgument, naming the attribute."""
-    for name in _ATTRIBUTES:
-        if not attributes.get(name):
-            raise InvalidArgument(f"An event needs the attribute '{name}'.", field=name)
-    for name, value in attributes.items():
-        if len(value) > MAX_TEXT:
-            raise InvalidArgument(f"The attribute '{name}' is longer than {MAX_TEXT} characters.", field=name)
-    if attributes["specversion"] != SPEC_VERSION:
-        raise InvalidArgument(f"specversion must be {SPEC_VERSION}.", field="specversion")
-    if attributes["type"].startswith(PREFIX):
-        raise InvalidArgument(f"Types that begin with {PREFIX} are Penstock's own.", field="type")
-    if not isinstance(data, dict):
-        raise InvalidArgument("The data of an event must be a JSON object.", field="data")
-    event = Event(
-        id=attributes["id"],
-        type=attributes["type"],
-        source=attributes["source"],
-        subject=attributes.get("subject", ""),
-        sequence=0,
-        time=_time(attributes.get("time", "")),
-        data=data,
-        correlation_id=attributes.get("correlationid", "")
-        or external_id(project, attributes["source"], attributes["id"]),
-        causation_id=attributes.get("causationid", ""),
-        traceparent=attributes.get("traceparent", ""),
-        project=names.check_id(project, "project"),
-    )
-    _check_form(event)
-    return event
-
-
-def _check_form(event: Event) -> None:
-    """Raise InvalidArgument for what JSON can say and others cannot take: half of a character, a number of any size."""
-    try:
-        event.to_proto().SerializeToString()
-    except (EncodeError, ValueError, TypeError, OverflowError, RecursionError) as error:
-        text = "An event's texts must be Unicode, its numbers finite, and its data nested 30 levels deep at most."
-        raise InvalidArgument(text, field="data") from error
-
-
-def external_id(project: str, source: str, id: str) -> str:
-    """An id for `(source, id)` within a project, fit for any place."""
-    return "x" + hashlib.sha256(f"{project}\n{source}\n{id}".encode()).hexdigest()[:24]
 
 
 class ExternalIntake:
@@ -129,6 +60,7 @@ class ExternalIntake:
         self._overdue = overdue
         self._rows = Rows(database, "external_events", indexes=("project", "at", "handled"))
         self._failures: dict[str, int] = {}
+        self._turns: weakref.WeakValueDictionary[str, asyncio.Lock] = weakref.WeakValueDictionary()
 
     async def run(self) -> None:
         """Take events for ever; survives the loss of NATS and of the database."""
@@ -152,6 +84,10 @@ class ExternalIntake:
     async def accept(self, event: Event) -> bool:
         """Store an event and handle it; False if it was known and handled. Raises what the handler raises."""
         key = external_id(event.project, event.source, event.id)
+        async with self._turns.setdefault(key, asyncio.Lock()):  # copies of it often come together
+            return await self._accept(key, event)
+
+    async def _accept(self, key: str, event: Event) -> bool:
         new = await self._rows.insert([self._row(key, event)])
         if not new and ((await self._rows.get(key)) or {}).get("handled") == _DONE:
             return False
@@ -280,27 +216,6 @@ def _stored(row: Mapping[str, Any]) -> Event:
 
 def _unknown(raw: Raw) -> Event:
     """What can be said of a message that is no event."""
-    found = _SUBJECT.fullmatch(raw.subject)
+    found = SUBJECT.fullmatch(raw.subject)
     id = hashlib.sha256(raw.body).hexdigest()[:24]
     return Event(id, "unknown", raw.subject, "", 0, now(), project=found[1] if found else "")
-
-
-def _json(body: bytes) -> Any:
-    try:
-        return json.loads(body, parse_constant=_refuse)
-    except (ValueError, RecursionError) as error:
-        raise InvalidArgument(f"The data of an event must be JSON: {error}", field="data") from error
-
-
-def _refuse(constant: str) -> None:
-    raise ValueError(f"{constant} is no JSON")
-
-
-def _time(text: str) -> datetime:
-    if not text:
-        return now()
-    try:
-        moment = datetime.fromisoformat(text)
-        return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
-    except (ValueError, OverflowError) as error:
-        raise InvalidArgument("The attribute 'time' must be a time of RFC 3339.", field="time") from error

@@ -17,7 +17,7 @@ from penstock.errors import InvalidArgument
 from penstock.events import subjects
 from penstock.events.bus import Bus
 from penstock.events.envelope import Event, decode
-from penstock.events.external import decode_external
+from penstock.events.external_form import decode_external
 from penstock.events.pull import ConsumerGone, Puller
 from penstock.events.registry import short_type
 

@@ -16,7 +16,7 @@ from google.protobuf import descriptor_pool
 
 from penstock.algorithms.catalogue import CATALOGUE
 from penstock.errors import InvalidArgument
-from penstock.events.external import decode_external
+from penstock.events.external_form import decode_external
 from penstock.events.registry import EVENT_TYPES
 from penstock.events.subjects import subject_of
 from penstock.runtime.host import api_services

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from penstock.errors import InvalidArgument
 from penstock.events import Event, external_event
 from penstock.events.envelope import attributes_of, decode, encode
-from penstock.events.external import decode_external
+from penstock.events.external_form import decode_external
 
 EVENT = Event(
     id="projects/p/runs/a@7",
