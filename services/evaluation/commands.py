@@ -13,7 +13,7 @@ from penstock.store import Cause, Stored, current_cause, now
 from services.evaluation.model import Evaluation
 from services.evaluation.peers import Peers
 from services.evaluation.repository import Repository
-from services.evaluation.rules import check_rule
+from services.evaluation.rules import check_rule, needs_baseline
 
 
 @dataclass
@@ -37,7 +37,10 @@ class Evaluations:
             await asyncio.to_thread(check_rule, rule)
         if baseline:
             baseline = _name(baseline, ("model_version", "endpoint"), project, "evaluation.baseline")
-        await self.peers.check(model, dataset, author)
+        elif needs_baseline(rule):
+            text = "The rule compares with a baseline: name a model version, or the endpoint that serves it."
+            raise InvalidArgument(text, field="evaluation.baseline")
+        await self.peers.check(model, dataset, baseline, author)
         return await self._store(project, id, model, dataset, rule, baseline, author, request_id)
 
     async def of_baseline(self, evaluation: Evaluation, model_version: str) -> str:

@@ -28,13 +28,17 @@ class Peers:
     training: TrainingServiceAsyncStub
     serving: ServingServiceAsyncStub
 
-    async def check(self, model_version: str, dataset_version: str, author: str) -> None:
-        """Raise NotFound, naming the field, unless both exist."""
+    async def check(self, model_version: str, dataset_version: str, baseline: str, author: str) -> None:
+        """Raise NotFound, naming the field, unless all exist. An endpoint as the baseline need not exist yet."""
+        models = {"evaluation.model_version": model_version}
+        if baseline and names.parse(baseline).kind == "model_version":
+            models["evaluation.baseline"] = baseline
         with on_behalf_of(names.project_of(model_version), author):
-            try:
-                await self.training.GetModelVersion(training_pb.GetModelVersionRequest(name=model_version))
-            except NotFound as error:
-                raise NotFound(error.message, field="evaluation.model_version") from None
+            for field, name in models.items():
+                try:
+                    await self.training.GetModelVersion(training_pb.GetModelVersionRequest(name=name))
+                except NotFound as error:
+                    raise NotFound(error.message, field=field) from None
             try:
                 await self.datasets.GetVersion(dataset_pb.GetVersionRequest(name=dataset_version))
             except NotFound as error:

@@ -33,6 +33,11 @@ def check_rule(rule: str) -> None:
     _holds(rule, dict.fromkeys(METRICS, 0.5), dict.fromkeys(METRICS, 0.5))
 
 
+def needs_baseline(rule: str) -> bool:
+    """Whether a rule speaks of a baseline."""
+    return BASELINE in _WORD.findall(rule)
+
+
 def judge(
     rule: str, metrics: Mapping[str, float], baseline: str, baseline_metrics: Mapping[str, float] | None
 ) -> Verdict:

@@ -56,7 +56,9 @@ class Window:
     def verdict(self) -> str:
         """Why the new revision must go; "" while nothing speaks against it."""
         new, old = self.counts.get(self.new, Attempts()), self.counts.get(self.old, Attempts())
-        if new.failed >= MIN_FAILED and _ratio(new) > _ratio(old) + MORE_FAILED:
+        # What no model could read fails too, whoever is asked: without answers of the old one that cannot be told apart.
+        comparable = not self.old or old.count >= MIN_FAILED
+        if comparable and new.failed >= MIN_FAILED and _ratio(new) > _ratio(old) + MORE_FAILED:
             return (
                 f"{new.failed} of its {new.count} answers failed, while {old.failed} of {old.count} failed for the "
                 "revision that it was to replace."

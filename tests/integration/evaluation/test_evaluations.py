@@ -275,6 +275,8 @@ async def test_the_same_request_makes_one_evaluation(
         ({"dataset_version": f"{PARENT}/datasets/sizes/versions/99"}, NotFound, "evaluation.dataset_version"),
         ({"dataset_version": f"{PARENT}/datasets/sizes"}, InvalidArgument, "evaluation.dataset_version"),
         ({"baseline": f"{PARENT}/runs/r"}, InvalidArgument, "evaluation.baseline"),
+        ({"baseline": f"{PARENT}/models/none/versions/1"}, NotFound, "evaluation.baseline"),
+        ({"rule": "accuracy >= baseline"}, InvalidArgument, "evaluation.baseline"),
         ({"rule": "precision > 1"}, InvalidArgument, "evaluation.rule"),
         ({"rule": "accuracy >"}, InvalidArgument, "evaluation.rule"),
     ],

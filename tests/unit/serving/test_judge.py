@@ -56,7 +56,7 @@ def test_nothing_asked_is_nothing_wrong() -> None:
 
 def test_failures_are_a_reason_with_figures() -> None:
     assert "5 of its 50 answers failed, while 0 of 100" in counted(Attempts(50, 5))
-    assert "3 of its 3" in counted(Attempts(3, 3), Attempts())
+    assert "3 of its 3" in counted(Attempts(3, 3), Attempts(3))
 
 
 def test_few_failures_may_be_chance() -> None:
@@ -71,7 +71,14 @@ def test_what_was_counted_before_the_step_does_not_count() -> None:
     before = {1: Attempts(500, 500), 2: Attempts(40, 30)}
     assert counted(Attempts(90, 30), Attempts(600, 500), before) == ""
     assert "5 of its 50 answers failed, while 0 of 100" in counted(Attempts(90, 35), Attempts(600, 500), before)
-    assert "3 of its 3 answers failed, while 0 of 0" in counted(Attempts(43, 33), Attempts(7, 2), before)  # it moved
+    assert "3 of its 3 answers failed, while 0 of 4" in counted(Attempts(43, 33), Attempts(504, 500), before)
+    assert "3 of its 3 answers failed, while 2 of 7" in counted(Attempts(3, 3), Attempts(7, 2))
+
+
+def test_failures_say_nothing_where_the_old_one_was_not_asked_the_like() -> None:
+    """A client that sends what no model can read makes any revision fail."""
+    assert counted(Attempts(9, 9), Attempts(2)) == ""
+    assert counted(Attempts(9, 9), Attempts(9, 9)) == ""
 
 
 def test_one_that_is_ejected_is_known() -> None:
