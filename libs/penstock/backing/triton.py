@@ -21,6 +21,7 @@ from penstock.backing.process import (
 from penstock.backing.sandbox import USERS, Sandbox
 from penstock.backing.triton_environment import TritonEnvironment
 from penstock.errors import FailedPrecondition, Unavailable
+from penstock.runtime.settings import NO_TELEMETRY
 
 _SHARED_MEMORY = Path("/dev/shm")
 _BACKEND_STARTS_WITHIN = 60.0  # seconds
@@ -121,6 +122,7 @@ class TritonInstance:
             "LD_LIBRARY_PATH": ":".join(str(path) for path in self._environment.libraries),
             "LANG": "C.UTF-8",
             "OMP_NUM_THREADS": "1",
+            **NO_TELEMETRY,
         }
         facts: Facts = {**ports, "shm_prefix": prefix}
         sandbox = _sandbox(self.home, self._environment, (self._repository, self._files))

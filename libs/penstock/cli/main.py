@@ -89,6 +89,7 @@ def exit_code(error: errors.PenstockError) -> int:
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run one command and exit with its code; errors are one message on stderr, never a traceback."""
     given = list(sys.argv[1:] if arguments is None else arguments)
+    settings.forbid_telemetry()
     try:
         check_text(given)
         code = cli.main(args=given, standalone_mode=False)

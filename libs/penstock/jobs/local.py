@@ -21,7 +21,7 @@ from penstock.jobs.spec import Algorithm, AttemptRef, JobSpec, Report
 from penstock.objects import ObjectStore, safe_join
 from penstock.objects.durable import make_folder
 from penstock.runner import processes
-from penstock.runtime.settings import inherited
+from penstock.runtime.settings import NO_TELEMETRY, inherited
 
 SHIM = "penstock.jobs.shim"
 WARM = "penstock.jobs.warm"
@@ -205,7 +205,7 @@ class LocalExecutor:
 
     def _spawn(self, module: str, arguments: list[str], log: int) -> None:
         """Start a module of ours as a process of its own: a session, no descriptors, nothing of our environment."""
-        environment = inherited(_PASSED_ON)
+        environment = inherited(_PASSED_ON) | NO_TELEMETRY
         process = subprocess.Popen(
             [sys.executable, "-P", "-m", module, *arguments],
             cwd="/", env=environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True,

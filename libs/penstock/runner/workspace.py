@@ -14,6 +14,7 @@ from penstock.errors import InvalidArgument
 from penstock.jobs.spec import JobSpec
 from penstock.objects import ObjectStore, fetch_tree, safe_join
 from penstock.runner.processes import MARKER
+from penstock.runtime.settings import NO_TELEMETRY
 
 BASE = "base"
 _RESERVED = "PENSTOCK_"
@@ -103,6 +104,7 @@ class Workspace:
             "PYTHONUNBUFFERED": "1",
             "PYTHONDONTWRITEBYTECODE": "1",
             **{name: threads for name in THREADS},
+            **NO_TELEMETRY,
             **spec.env,
             **self._contract(),
             MARKER: marker,

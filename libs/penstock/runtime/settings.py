@@ -122,6 +122,15 @@ def _first_line(path: Path) -> str:
         return ""
 
 
+# Nothing of the platform reports to anybody: onnxruntime would, to its maker, unless it is told not to.
+NO_TELEMETRY = {"ORT_DISABLE_TELEMETRY": "1"}
+
+
+def forbid_telemetry() -> None:
+    """Have no library that this process loads, or starts, report its use to its maker."""
+    os.environ.update(NO_TELEMETRY)
+
+
 def inherited(names: Iterable[str]) -> dict[str, str]:
     """Those of these variables that are set: what a process of ours is given of this one's environment."""
     return {name: os.environ[name] for name in names if name in os.environ}

@@ -218,3 +218,9 @@ async def test_resources_are_told_to_numeric_libraries(bench: Bench) -> None:
     spec = bench.shell("echo $OMP_NUM_THREADS", resources=Resources(cpu=1.5))
     await bench.result(spec)
     assert (await bench.log(spec)).startswith("2\n")
+
+
+async def test_no_library_of_a_job_reports_its_use(bench: Bench) -> None:
+    spec = bench.shell("echo $ORT_DISABLE_TELEMETRY")
+    await bench.result(spec)
+    assert (await bench.log(spec)).startswith("1\n")
