@@ -204,6 +204,10 @@ class ManagedProcess:
         await self.identity.exited()
         self.alive()
 
+    def exit_status(self) -> int | None:
+        """How it ended: its exit code, or the negative number of a signal; None for one that was adopted, or runs."""
+        return self._child.poll() if self._child is not None else None
+
     def log_tail(self, lines: int = 20) -> str:
         """The last lines that it wrote."""
         path = log_path(self.home, self.name)

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
+import structlog
+
 from penstock.backing.process import ManagedProcess
 
-_log = logging.getLogger(__name__)
+log = structlog.get_logger(__name__)
 
 Start = Callable[[], Awaitable[ManagedProcess | None]]
 
@@ -31,9 +32,8 @@ class Backoff:
 class Supervisor:
     """Watches servers by their `start`, which must adopt the running one or start it, and return when it is ready."""
 
-    def __init__(self, backoff: Backoff | None = None, on_restart: Callable[[str], None] | None = None) -> None:
+    def __init__(self, backoff: Backoff | None = None) -> None:
         self._backoff = backoff or Backoff()
-        self._on_restart = on_restart
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self.restarts: dict[str, int] = {}
 
@@ -56,6 +56,15 @@ class Supervisor:
             self.forget(name)
         await asyncio.gather(*tasks, return_exceptions=True)
 
+    async def ended(self) -> str:
+        """Return when something is no longer watched; answers its name.
+
+        Nothing makes that happen but a mistake in here; but then nobody else would notice.
+        """
+        watched = dict(self._tasks)
+        await asyncio.wait(watched.values(), return_when=asyncio.FIRST_COMPLETED)
+        return next(name for name, task in watched.items() if task.done())
+
     async def _keep_up(self, name: str, start: Start) -> None:
         delay = 0.0
         while True:
@@ -65,11 +74,10 @@ class Supervisor:
                 if process is None:
                     return
                 await process.exited()
-                _log.warning("%s (pid %d) ended; starting it again", name, process.identity.pid)
-            except Exception:  # noqa: BLE001  what is wrong now may be right at the next try, and nobody else would try
-                _log.exception("%s could not be started; trying again", name)
+                log.warning("process ended", process=name, pid=process.identity.pid, exit_status=process.exit_status())
+            except Exception:  # what is wrong now may be right at the next try, and nobody else would try
+                log.exception("process could not be started", process=name)
             delay = self._backoff.after(delay, time.monotonic() - began)
+            log.info("process is started again", process=name, after_seconds=delay)
             await asyncio.sleep(delay)
             self.restarts[name] += 1
-            if self._on_restart is not None:
-                self._on_restart(name)

@@ -13,8 +13,8 @@ import click
 
 from penstock.cli.common import table
 from penstock.cli.progress import Progress
-from penstock.errors import FailedPrecondition, Unavailable
-from penstock.runtime.settings import ClientSettings, data_directory, home_directory, mongodb_uri
+from penstock.errors import FailedPrecondition, PenstockError, Unavailable
+from penstock.runtime.settings import ClientSettings, Settings, data_directory, home_directory, mongodb_uri
 
 DEFAULT_PORT = 8420
 _HOME = click.option(
@@ -97,7 +97,10 @@ async def _supervise(home: Path, port: int) -> None:
     """Start everything, keep it up, and stop it in order at SIGTERM or ctrl-C."""
     from penstock.backing.embedded import Embedded
     from penstock.backing.supervisor import Supervisor
+    from penstock.runtime import logs
 
+    settings = Settings.from_environ(home=home)
+    logs.configure(level=settings.log_level, json_lines=settings.log_format == "json" and not sys.stderr.isatty())
     platform = Embedded(home, port, mongodb_uri())
     ready = platform.home / "run" / "platform.ready"
     stopping = asyncio.Event()
@@ -105,7 +108,7 @@ async def _supervise(home: Path, port: int) -> None:
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, stopping.set)
     progress = Progress()
-    supervisor = Supervisor(on_restart=lambda name: click.echo(f"restarted {name}", err=True))
+    supervisor = Supervisor()
     try:
         starting = asyncio.create_task(platform.start(progress.show))
         asked = asyncio.create_task(stopping.wait())
@@ -117,7 +120,11 @@ async def _supervise(home: Path, port: int) -> None:
             ready.write_text(platform.url, encoding="utf-8")
             _say_how_to_use(home, "ctrl-C stops the platform")
             click.echo(f"ready {platform.url}")
-            await asked
+            ended = asyncio.create_task(supervisor.ended())
+            await asyncio.wait({asked, ended}, return_when=asyncio.FIRST_COMPLETED)
+            if ended.done() and not asked.done():
+                raise PenstockError(f"Nobody watched over {await ended} any more, so the platform was stopped.")
+            ended.cancel()
         else:
             starting.cancel()
             await asyncio.gather(starting, return_exceptions=True)
