@@ -28,6 +28,7 @@ from penstock.errors import FailedPrecondition, Unavailable
 
 _LAUNCH_TIMEOUT = 10.0
 _LOG_LIMIT = 16 * 2**20
+_ANSWER_LIMIT = 2**16
 # Below the usual ephemeral range: a port of that range can be taken by any outgoing connection while its server
 # restarts, and a client that redials it can even connect to itself.
 _PORTS = range(20_000, 32_000)
@@ -281,15 +282,26 @@ async def wait_ready(
 
 
 async def http_ok(port: int, path: str, *, timeout: float = 1.0) -> bool:
-    """Whether GET http://127.0.0.1:`port``path` answers 200; needs no HTTP library."""
+    """Whether GET http://127.0.0.1:`port``path` answers 200."""
+    answer = await http_get(port, path, timeout=timeout)
+    return answer is not None and answer[0] == 200
+
+
+async def http_get(port: int, path: str, *, timeout: float = 1.0) -> tuple[int, bytes] | None:
+    """The status and the raw rest of what GET http://127.0.0.1:`port``path` answers; needs no HTTP library.
+
+    None if that does not come within `timeout` seconds.
+    """
     try:
         async with asyncio.timeout(timeout):
             reader, writer = await asyncio.open_connection("127.0.0.1", port)
             try:
                 writer.write(f"GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n".encode())
                 status = await reader.readline()
+                rest = await reader.read(_ANSWER_LIMIT)
             finally:
                 writer.close()
     except (OSError, TimeoutError):
-        return False
-    return status.split()[1:2] == [b"200"]
+        return None
+    words = status.split()
+    return (int(words[1]), rest) if len(words) > 1 and words[1].isdigit() else None

@@ -13,7 +13,9 @@ from penstock.backing.process import ManagedProcess
 
 log = structlog.get_logger(__name__)
 
+LOOK_SECONDS = 5.0  # between two looks at whether a server says that it is sick
 Start = Callable[[], Awaitable[ManagedProcess | None]]
+Sick = Callable[[], Awaitable[bool]]
 
 
 @dataclass(frozen=True)
@@ -37,11 +39,14 @@ class Supervisor:
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self.restarts: dict[str, int] = {}
 
-    def watch(self, name: str, start: Start) -> None:
-        """Keep `name` up from now on. Needs a running event loop."""
+    def watch(self, name: str, start: Start, sick: Sick | None = None) -> None:
+        """Keep `name` up from now on. Needs a running event loop.
+
+        `sick` is for a server that can say of itself that only a restart will help; it must not raise.
+        """
         self.forget(name)
         self.restarts.setdefault(name, 0)
-        self._tasks[name] = asyncio.create_task(self._keep_up(name, start), name=f"supervise-{name}")
+        self._tasks[name] = asyncio.create_task(self._keep_up(name, start, sick), name=f"supervise-{name}")
 
     def forget(self, name: str) -> None:
         """Stop watching `name`; it goes on running. Call this before stopping it, or it comes back."""
@@ -65,7 +70,7 @@ class Supervisor:
         await asyncio.wait(watched.values(), return_when=asyncio.FIRST_COMPLETED)
         return next(name for name, task in watched.items() if task.done())
 
-    async def _keep_up(self, name: str, start: Start) -> None:
+    async def _keep_up(self, name: str, start: Start, sick: Sick | None) -> None:
         delay = 0.0
         while True:
             began = time.monotonic()
@@ -73,7 +78,7 @@ class Supervisor:
                 process = await start()
                 if process is None:
                     return
-                await process.exited()
+                await _ended(process, sick)
                 log.warning("process ended", process=name, pid=process.identity.pid, exit_status=process.exit_status())
             except Exception:  # what is wrong now may be right at the next try, and nobody else would try
                 log.exception("process could not be started", process=name)
@@ -81,3 +86,16 @@ class Supervisor:
             log.info("process is started again", process=name, after_seconds=delay)
             await asyncio.sleep(delay)
             self.restarts[name] += 1
+
+
+async def _ended(process: ManagedProcess, sick: Sick | None) -> None:
+    """Return when it is gone; one that says that it is sick is stopped."""
+    gone = asyncio.create_task(process.exited())
+    try:
+        while not (await asyncio.wait({gone}, timeout=None if sick is None else LOOK_SECONDS))[0]:
+            if sick is not None and await sick():
+                log.warning("process says that it is sick", process=process.name, pid=process.identity.pid)
+                await asyncio.to_thread(process.stop)
+        await gone
+    finally:
+        gone.cancel()
