@@ -48,7 +48,7 @@ class MongoServer:
         process = ManagedProcess.ensure(self.home, NAME, self._program, attached=attached)
         self._port = port = int(process.facts["port"])
         self.process = process
-        await wait_ready(process, lambda: _answers(port), timeout=60)
+        await wait_ready(process, lambda: answers(port), timeout=60)
         return process
 
     def _program(self) -> Program:
@@ -78,11 +78,11 @@ def _nx_27017(data: Path, port: int) -> list[str]:
     return [sys.executable, "-I", nx_server.__file__, "--port", str(port), "--data-dir", str(data), *options]
 
 
-async def _answers(port: int) -> bool:
-    """Whether the server answers a `hello`."""
+async def answers(port: int, timeout: float = 2.0) -> bool:
+    """Whether the server on 127.0.0.1:`port` answers a `hello` within `timeout` seconds."""
     message = struct.pack("<iiiiIB", 21 + len(_HELLO), 1, 0, _OP_MSG, 0, 0) + _HELLO
     try:
-        async with asyncio.timeout(2):
+        async with asyncio.timeout(timeout):
             reader, writer = await asyncio.open_connection("127.0.0.1", port)
             try:
                 writer.write(message)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from functools import cached_property
 from pathlib import Path
 
 from penstock.backing.process import ManagedProcess, Program, choose_port, free_port, http_get, http_ok, wait_ready
@@ -22,9 +23,13 @@ class NatsServer:
 
     def __init__(self, home: Path, port: int | None = None) -> None:
         self.home = home
-        self.authority: Authority = create_authority(home / NAME / "authority")
         self._port = port
         self.process: ManagedProcess | None = None
+
+    @cached_property
+    def authority(self) -> Authority:
+        """What signs its users; made when first needed. Raises FailedPrecondition if it is damaged."""
+        return create_authority(self.home / NAME / "authority")
 
     @property
     def url(self) -> str:

@@ -9,14 +9,8 @@ import re
 import secrets
 from pathlib import Path
 
-from penstock.backing.process import (
-    Facts,
-    ManagedProcess,
-    Program,
-    choose_port,
-    http_ok,
-    wait_ready,
-)
+from penstock.backing.process import ManagedProcess, Program, choose_port, http_ok, wait_ready
+from penstock.backing.records import Facts
 from penstock.backing.triton_environment import TritonEnvironment
 from penstock.errors import FailedPrecondition, Unavailable
 

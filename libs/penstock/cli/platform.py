@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
+import shlex
 import signal
 import sys
 import time
@@ -48,6 +50,8 @@ def ensure_setup() -> None:
 def up(home: Path | None, port: int | None, detach: bool) -> None:
     """Start the platform on this machine: real servers, on loopback, all state under one home directory."""
     home = (home or home_directory()).expanduser().absolute()
+    if _runs_already(home, port, detach):
+        return
     port = port or _last_port(home) or DEFAULT_PORT
     ensure_setup()
     if detach:
@@ -61,8 +65,40 @@ def up(home: Path | None, port: int | None, detach: bool) -> None:
 def _say_how_to_use(home: Path, how_to_stop: str) -> None:
     """The commands find the default home by themselves; any other they must be told."""
     if home != home_directory().expanduser().absolute():
-        click.echo(f"for other commands: export PENSTOCK_HOME={home}")
+        click.echo(f"for other commands: export PENSTOCK_HOME={shlex.quote(str(home))}")
     click.echo(f"token in {home / 'token'}; {how_to_stop}")
+
+
+def _runs_already(home: Path, port: int | None, wait: bool) -> bool:
+    """Whether there is nothing to start, which is said; with `wait`, a platform that is still starting is no reason.
+
+    Raises Unavailable if a part of it is down, FailedPrecondition if it has another port than the wanted one.
+    """
+    from penstock.backing.embedded import SUPERVISOR
+    from penstock.backing.process import ManagedProcess
+    from penstock.backing.readiness import what_is_down
+
+    supervisor = ManagedProcess.adopt(home, SUPERVISOR)
+    if supervisor is None or supervisor.identity.pid == os.getpid():
+        return False
+    url = f"http://127.0.0.1:{supervisor.facts['port']}"
+    if port not in (None, supervisor.facts["port"]):
+        raise FailedPrecondition(f"The platform of {home} runs at {url}: stop it before you give it another port.")
+    if not _ready_file(home).exists():
+        if wait:
+            return False
+        raise Unavailable(
+            f"Process {supervisor.identity.pid} is starting it: `penstock status` tells when it is ready."
+        )
+    down = asyncio.run(what_is_down(home))
+    if down:
+        raise Unavailable("\n  ".join(["The platform runs already, but not all of it:", *down]))
+    click.echo(f"already ready at {url}")
+    return True
+
+
+def _ready_file(home: Path) -> Path:
+    return home / "run" / "platform.ready"
 
 
 def _last_port(home: Path) -> int | None:
@@ -73,20 +109,26 @@ def _last_port(home: Path) -> int | None:
 
 
 def start_detached(home: Path, port: int) -> str:
-    """Start the supervisor as a process of its own and wait until the platform is ready; answers the URL."""
-    from penstock.backing.embedded import SUPERVISOR
+    """Start the supervisor as a process of its own, unless there is one; answers the URL when the platform is ready."""
+    from penstock.backing.embedded import SUPERVISOR, prepare_home
     from penstock.backing.process import ManagedProcess, Program
     from penstock.runtime.settings import whole_environment
 
-    home.mkdir(parents=True, exist_ok=True, mode=0o700)
-    ready = home / "run" / "platform.ready"
-    ready.unlink(missing_ok=True)
-    argv = [sys.executable, "-m", "penstock.cli", "up", "--home", str(home), "--port", str(port)]
-    process = ManagedProcess.start(home, Program(SUPERVISOR, argv, env=whole_environment(), facts={"port": port}))
+    prepare_home(home)
+    ready = _ready_file(home)
+
+    def program() -> Program:
+        ready.unlink(missing_ok=True)  # of a supervisor that was killed
+        argv = [sys.executable, "-m", "penstock.cli", "up", "--home", str(home), "--port", str(port)]
+        return Program(SUPERVISOR, argv, env=whole_environment(), facts={"port": port})
+
+    process = ManagedProcess.ensure(home, SUPERVISOR, program)
     deadline = time.monotonic() + _DETACH_PATIENCE
     while not ready.exists():
         if not process.alive():
-            raise FailedPrecondition(f"The platform did not start:\n{process.log_tail(12)}")
+            said = process.log_tail(12)
+            # What it says of itself is what counts; without that, whatever it said last.
+            raise FailedPrecondition(f"The platform did not start:\n{said.rpartition('error: ')[2]}")
         if time.monotonic() > deadline:
             raise Unavailable(f"The platform is not ready after {_DETACH_PATIENCE:g} s:\n{process.log_tail(12)}")
         time.sleep(0.05)
@@ -95,14 +137,17 @@ def start_detached(home: Path, port: int) -> str:
 
 async def _supervise(home: Path, port: int) -> None:
     """Start everything, keep it up, and stop it in order at SIGTERM or ctrl-C."""
-    from penstock.backing.embedded import Embedded
+    from penstock.backing.embedded import SUPERVISOR, Embedded, prepare_home
+    from penstock.backing.process import ManagedProcess
     from penstock.backing.supervisor import Supervisor
     from penstock.runtime import logs
 
     settings = Settings.from_environ(home=home)
     logs.configure(level=settings.log_level, json_lines=settings.log_format == "json" and not sys.stderr.isatty())
+    prepare_home(home)
+    ManagedProcess.become(home, SUPERVISOR, {"port": port})
     platform = Embedded(home, port, mongodb_uri())
-    ready = platform.home / "run" / "platform.ready"
+    ready = _ready_file(home)
     stopping = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
@@ -160,25 +205,30 @@ def stop_platform(home: Path) -> None:
 @_HOME
 @click.option("--output", "-o", type=click.Choice(["table", "json"]), default="table")
 def status(home: Path | None, output: str) -> None:
-    """What runs of a home directory, and whether it answers. Exits with 3 if it does not."""
+    """What runs of a home directory, and whether all of it answers. Exits with 3 if it does not, and says what."""
     from penstock.backing.embedded import Embedded
-    from penstock.backing.process import http_ok
+    from penstock.backing.readiness import what_is_down
 
     home = (home or ClientSettings.from_environ().home).expanduser().absolute()
     if not home.is_dir():
         raise Unavailable(f"There is no home directory {home}: start one with `penstock up --home {home}`.")
     port = _last_port(home) or DEFAULT_PORT
     parts = Embedded(home, port).status()
-    ready = asyncio.run(http_ok(port, "/healthz"))
-    running = any(part["running"] for part in parts if part["name"] == "envoy")
-    document = {"home": str(home), "url": f"http://127.0.0.1:{port}", "ready": ready and running, "processes": parts}
+    down = asyncio.run(what_is_down(home))
+    url = f"http://127.0.0.1:{port}"
+    document = {"home": str(home), "url": url, "ready": not down, "down": down, "processes": parts}
     if output == "json":
         click.echo(json.dumps(document, indent=2))
     else:
         click.echo(f"{document['url']}  {'ready' if document['ready'] else 'not ready'}")
         table(
-            ["PROCESS", "STATE", "PID", "PORT"],
-            [[p["name"], "running" if p["running"] else "stopped", p["pid"], p.get("port", "")] for p in parts],
+            ["PROCESS", "STATE", "PID", "PORT", "METRICS"],
+            [
+                [p["name"], "running" if p["running"] else "stopped", p["pid"], p.get("port", ""), p.get("metrics", "")]
+                for p in parts
+            ],
         )
-    if not document["ready"]:
-        raise Unavailable(f"The platform does not answer: start it with `penstock up --home {home}`.")
+    if not any(part["running"] for part in parts):
+        raise Unavailable(f"The platform does not run: start it with `penstock up --home {home}`.")
+    if down:
+        raise Unavailable("\n  ".join(["The platform is not well:", *down]))

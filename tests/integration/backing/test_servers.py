@@ -19,7 +19,8 @@ import pymongo
 import pytest
 from pymongo.write_concern import WriteConcern
 
-from penstock.backing.process import free_port, record_path
+from penstock.backing.process import free_port
+from penstock.backing.records import record_path
 from penstock.backing.stack import Stack
 from penstock.backing.supervisor import Backoff, Supervisor
 from penstock.errors import FailedPrecondition

@@ -15,7 +15,8 @@ from pathlib import Path
 import pytest
 
 from penstock.backing.identity import Identity
-from penstock.backing.process import ManagedProcess, Program, read_record
+from penstock.backing.process import ManagedProcess, Program
+from penstock.backing.records import read_record
 from penstock.backing.supervisor import Supervisor
 from tests.integration.backing.waiting import until
 
