@@ -125,10 +125,12 @@ def test_a_folder_of_something_else_is_left_as_it_is(tmp_path: Path) -> None:
     folder.chmod(0o755)
     (folder / "letter").touch()
     documents = Platform(folder, f"http://127.0.0.1:{free_port()}", "")
-    assert "holds something else" in said(documents, "up", "--detach", code=2)
-    assert "holds something else" in said(documents, "up", code=2)
-    said(documents, "status", code=3)
-    said(documents, "down")
+    try:
+        assert "holds something else" in said(documents, "up", "--detach", code=2)
+        assert "holds something else" in said(documents, "up", code=2)
+        said(documents, "status", code=3)
+    finally:
+        said(documents, "down")
     assert [path.name for path in folder.iterdir()] == ["letter"]
     assert stat.S_IMODE(folder.stat().st_mode) == 0o755
 
