@@ -35,7 +35,7 @@ PLATFORM: Variables = (
 
 SERVICES: Variables = (
     ("PENSTOCK_URL", "The public address of the platform, as other processes find it."),
-    ("PENSTOCK_NATS_URL", "Where NATS is; `nats://127.0.0.1:4222` unless set."),
+    ("PENSTOCK_NATS_URL", "Where NATS is; unless set, that of the home, or `nats://127.0.0.1:4222`."),
     ("PENSTOCK_NATS_CREDENTIALS", "A folder of `<service>.creds`; `<home>/nats/users` if that is there, else none."),
     (
         "PENSTOCK_ADDRESSES",

@@ -8,17 +8,25 @@ from pathlib import Path
 
 from cryptography.fernet import Fernet, InvalidToken
 
-from penstock.errors import DataCorrupt
+from penstock.errors import DataCorrupt, FailedPrecondition
 
 
 class Vault:
-    """Seals and opens values with the key in `path`, made at first use with mode 0600."""
+    """Seals and opens values with the key in `path`, made at first use with mode 0600.
+
+    Raises FailedPrecondition if the key is damaged.
+    """
 
     def __init__(self, path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         if not path.exists():
             _make_key(path)
-        self._fernet = Fernet(path.read_bytes())
+        try:
+            self._fernet = Fernet(path.read_bytes())
+        except ValueError as error:
+            raise FailedPrecondition(
+                f"The key of all secrets, {path}, is damaged: restore it from a backup."
+            ) from error
 
     def seal(self, value: bytes) -> str:
         """The encrypted text of a value."""

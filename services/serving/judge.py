@@ -56,7 +56,7 @@ class Window:
     def verdict(self) -> str:
         """Why the new revision must go; "" while nothing speaks against it."""
         new, old = self.counts.get(self.new, Attempts()), self.counts.get(self.old, Attempts())
-        # What no model could read fails too, whoever is asked: without answers of the old one that cannot be told apart.
+        # What no model can read fails too, whoever is asked: without answers of the old one nobody can tell.
         comparable = not self.old or old.count >= MIN_FAILED
         if comparable and new.failed >= MIN_FAILED and _ratio(new) > _ratio(old) + MORE_FAILED:
             return (

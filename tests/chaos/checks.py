@@ -18,7 +18,7 @@ from penstock.api.dataset.v1 import dataset_service_pb2 as dataset_pb
 from penstock.api.evaluation.v1 import evaluation_service_pb2 as evaluation_pb
 from penstock.api.pipeline.v1 import pipeline_service_pb2 as pipeline_pb
 from penstock.api.training.v1 import training_service_pb2 as training_pb
-from penstock.backing.process import read_record
+from penstock.backing.records import read_record
 from penstock.backing.stack import Stack
 from penstock.cli.demo.loop import DATASET, MODEL, PIPELINE, TEST, Loop
 from penstock.events import Bus, Event

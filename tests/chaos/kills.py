@@ -12,7 +12,7 @@ from enum import Enum
 from pathlib import Path
 
 from penstock.backing.embedded import SUPERVISOR
-from penstock.backing.process import read_record
+from penstock.backing.records import read_record
 from penstock.jobs.attempt import Attempt
 from penstock.runner import processes
 

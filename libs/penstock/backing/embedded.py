@@ -10,6 +10,7 @@ import asyncio
 import json
 import stat
 import sys
+import tempfile
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from importlib import resources
@@ -17,7 +18,8 @@ from pathlib import Path
 
 from penstock.backing.envoy import NAME as ENVOY
 from penstock.backing.envoy import EnvoyServer, admin_port
-from penstock.backing.process import ManagedProcess, Program, choose_port, http_ok, port_free, read_record, wait_ready
+from penstock.backing.process import ManagedProcess, Program, choose_port, http_ok, port_free, wait_ready
+from penstock.backing.records import read_record
 from penstock.backing.stack import Stack
 from penstock.backing.supervisor import Supervisor
 from penstock.backing.triton import sweep
@@ -31,6 +33,8 @@ SERVICES = ("project", "dataset", "training", "tuning", "evaluation", "serving",
 PROCESS = "services"
 SUPERVISOR = "supervisor"
 _ENDPOINTS_WITHIN = 20.0  # seconds
+# The fact that is the port of a process's figures, and their page.
+_FIGURES = (("metrics_port", "/metrics"), ("admin_port", "/stats/prometheus"))
 # A service may publish its own events; pipeline also sends on what programs outside publish by gRPC and REST.
 _ALSO_PUBLISHES: Mapping[str, tuple[str, ...]] = {"pipeline": ("penstock.*.external.>",)}
 # The services need no more of the environment than this, and jobs get even less.
@@ -40,6 +44,22 @@ _PASSED_ON = (
 )  # fmt: skip
 
 
+def prepare_home(home: Path) -> None:
+    """Make a home, or make sure that a folder can be one, before anything is written to it.
+
+    Raises FailedPrecondition if it is not writable, or see `keep_private`.
+    """
+    try:
+        home.mkdir(parents=True, exist_ok=True, mode=0o700)
+        keep_private(home)
+        with tempfile.TemporaryFile(dir=home):
+            pass
+    except OSError as error:
+        raise FailedPrecondition(
+            f"{home} must be a folder that you can write to: {error.strerror}. Choose another with --home."
+        ) from error
+
+
 def keep_private(home: Path) -> None:
     """Close a home to other users: keys, data and logs lie in it.
 
@@ -47,8 +67,7 @@ def keep_private(home: Path) -> None:
     """
     if not stat.S_IMODE(home.stat().st_mode) & 0o077:
         return
-    ours = any((home / name).is_file() for name in ("keys/0001.pem", f"run/{SUPERVISOR}.json"))
-    if not ours and any(home.iterdir()):
+    if not (home / "keys" / "0001.pem").is_file() and any(home.iterdir()):
         raise FailedPrecondition(
             f"{home} is open to other users and holds something else: give an empty folder, or a new one, with --home."
         )
@@ -91,7 +110,7 @@ class Embedded:
         Raises FailedPrecondition if the port is taken or the home is no place for secrets, before anything is started.
         """
         check_port(self.home, self.port)
-        keep_private(self.home)
+        prepare_home(self.home)
         progress("starting NATS and the database")
         (self.home / "url").write_text(self.url + "\n", encoding="utf-8")
         await self.stack.start()
@@ -167,14 +186,21 @@ class Embedded:
         await asyncio.gather(*(self._stop(name, grace=10) for name in (ENVOY, "nats", "mongodb")))
 
     def status(self) -> list[dict[str, object]]:
-        """Each process of this home with its pid and state, dead ones too."""
+        """Each process of this home with its pid and state, dead ones too; and where Prometheus finds its figures."""
         parts: list[dict[str, object]] = []
         for path in sorted((self.home / "run").glob("*.json")):
             found = read_record(self.home, path.stem)
             if found is not None:
                 identity, facts = found
                 alive = identity.alive()
-                parts.append({"name": path.stem, "running": alive, "pid": identity.pid if alive else None, **facts})
+                figures = [f"127.0.0.1:{facts[key]}{page}" for key, page in _FIGURES if key in facts]
+                part: dict[str, object] = {
+                    "name": path.stem,
+                    "running": alive,
+                    "pid": identity.pid if alive else None,
+                    **facts,
+                }
+                parts.append(part | ({"metrics": figures[0]} if figures else {}))
         return parts
 
     async def _stop(self, name: str, grace: float) -> None:
@@ -191,10 +217,10 @@ class Embedded:
     def _program(self) -> Program:
         ready = self.home / "run" / "services.ready"
         ready.unlink(missing_ok=True)
-        port = choose_port(self.home, PROCESS, None)
+        port, metrics = choose_port(self.home, PROCESS, None), choose_port(self.home, PROCESS, None, "metrics_port")
         argv = [
             sys.executable, "-m", "services", "--home", str(self.home), "--listen", f"127.0.0.1:{port}",
-            "--ready-file", str(ready),
+            "--metrics", f"127.0.0.1:{metrics}", "--ready-file", str(ready),
         ]  # fmt: skip
         env = {
             **inherited(_PASSED_ON),
@@ -203,7 +229,7 @@ class Embedded:
             "PENSTOCK_NATS_URL": self.stack.nats_url,
             "PENSTOCK_URL": self.url,
         }
-        return Program(PROCESS, argv, env=env, facts={"port": port})
+        return Program(PROCESS, argv, env=env, facts={"port": port, "metrics_port": metrics})
 
     async def _services_ready(self, process: ManagedProcess) -> bool:
         try:

@@ -6,17 +6,8 @@ import asyncio
 from collections.abc import Sequence
 from pathlib import Path
 
-from penstock.backing.process import (
-    ManagedProcess,
-    Program,
-    choose_port,
-    free_port,
-    http_ok,
-    log_path,
-    port_free,
-    read_record,
-    wait_ready,
-)
+from penstock.backing.process import ManagedProcess, Program, choose_port, free_port, http_ok, port_free, wait_ready
+from penstock.backing.records import log_path, read_record
 from penstock.backing.wheels import wheel_binary
 from penstock.errors import Unavailable
 

@@ -15,8 +15,10 @@ from pathlib import Path
 from penstock.backing import nx_server
 from penstock.backing.process import ManagedProcess, Program, choose_port, wait_ready
 from penstock.backing.wheels import wheel_binary
+from penstock.errors import Unavailable
 
 NAME = "mongodb"
+_SQLITE = b"SQLite format 3\0"  # how a file of a database begins
 _OP_MSG = 2013
 # {hello: 1, $db: "admin"} in BSON: enough to learn that the server answers, without a driver.
 _HELLO = bytes.fromhex("1f0000001068656c6c6f000100000002246462000600000061646d696e0000")
@@ -42,13 +44,16 @@ class MongoServer:
         return self._external is None
 
     async def start(self, *, attached: bool = False) -> ManagedProcess | None:
-        """Adopt the running one or start one, and wait until it answers; None if the server is somebody else's."""
+        """Adopt the running one or start one, and wait until it answers; None if the server is somebody else's.
+
+        Raises Unavailable, too, for a damaged file of nx-27017.
+        """
         if self._external is not None:
             return None
         process = ManagedProcess.ensure(self.home, NAME, self._program, attached=attached)
         self._port = port = int(process.facts["port"])
         self.process = process
-        await wait_ready(process, lambda: _answers(port), timeout=60)
+        await wait_ready(process, lambda: answers(port), timeout=60)
         return process
 
     def _program(self) -> Program:
@@ -60,6 +65,8 @@ class MongoServer:
         server = "mongod" if mongod else "nx-27017"
         data /= server
         data.mkdir(parents=True, exist_ok=True, mode=0o700)
+        if not mongod:
+            _check_files(data)
         argv = _mongod(mongod, data, port) if mongod else _nx_27017(data, port)
         return Program(NAME, argv, facts={"port": port, "server": server})
 
@@ -70,6 +77,14 @@ def _mongod(binary: str, data: Path, port: int) -> list[str]:
     return [binary, "--dbpath", str(data), "--port", str(port), *options]
 
 
+def _check_files(data: Path) -> None:
+    """Say which database is damaged: nx-27017 answers every request of it with an error that names no file."""
+    for path in sorted(data.glob("*.db")):
+        with path.open("rb") as file:
+            if file.read(len(_SQLITE)) not in (_SQLITE, b""):
+                raise Unavailable(f"The database {path.stem} is damaged: {path} is no SQLite file. Restore a backup.")
+
+
 def _nx_27017(data: Path, port: int) -> list[str]:
     wheel_binary("nx-27017", "nx-27017")  # the clear error if it is missing
     pid_file = data / "server.pid"
@@ -78,11 +93,11 @@ def _nx_27017(data: Path, port: int) -> list[str]:
     return [sys.executable, "-I", nx_server.__file__, "--port", str(port), "--data-dir", str(data), *options]
 
 
-async def _answers(port: int) -> bool:
-    """Whether the server answers a `hello`."""
+async def answers(port: int, timeout: float = 2.0) -> bool:
+    """Whether the server on 127.0.0.1:`port` answers a `hello` within `timeout` seconds."""
     message = struct.pack("<iiiiIB", 21 + len(_HELLO), 1, 0, _OP_MSG, 0, 0) + _HELLO
     try:
-        async with asyncio.timeout(2):
+        async with asyncio.timeout(timeout):
             reader, writer = await asyncio.open_connection("127.0.0.1", port)
             try:
                 writer.write(message)

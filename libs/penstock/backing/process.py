@@ -7,7 +7,6 @@
 from __future__ import annotations
 
 import asyncio
-import fcntl
 import json
 import os
 import random
@@ -24,18 +23,17 @@ from pathlib import Path
 
 from penstock.backing import _launch
 from penstock.backing.identity import MARKER, Identity
+from penstock.backing.records import NO_BOOT, Facts, lock_path, log_path, log_size, read_record, record_path, turn_of
 from penstock.backing.sandbox import Sandbox
 from penstock.errors import FailedPrecondition, Unavailable
 
 _LAUNCH_TIMEOUT = 10.0
-_LOG_LIMIT = 16 * 2**20
+_ANSWER_LIMIT = 2**16
 # Below the usual ephemeral range: a port of that range can be taken by any outgoing connection while its server
 # restarts, and a client that redials it can even connect to itself.
 _PORTS = range(20_000, 32_000)
 # Given out by this process, though perhaps nobody listens there yet: two ports of one server must not be the same.
 _given_out: deque[int] = deque(maxlen=1_000)
-
-Facts = dict[str, str | int]
 
 
 def free_port() -> int:
@@ -75,31 +73,6 @@ class Program:
     sandbox: Sandbox | None = None
 
 
-def record_path(home: Path, name: str) -> Path:
-    """Where the identity of the process `name` lies."""
-    return home / "run" / f"{name}.json"
-
-
-def lock_path(home: Path, name: str) -> Path:
-    """What the process `name` and its children hold locked while they live."""
-    return home / "run" / f"{name}.lock"
-
-
-def log_path(home: Path, name: str) -> Path:
-    """Where the output of the process `name` goes."""
-    return home / "logs" / f"{name}.log"
-
-
-def read_record(home: Path, name: str) -> tuple[Identity, Facts] | None:
-    """The recorded identity and facts of `name`, dead or alive; None if there is none that can be read."""
-    try:
-        data = json.loads(record_path(home, name).read_text(encoding="utf-8"))
-        identity = Identity(int(data["pid"]), int(data["started"]), str(data["boot_id"]), str(data["marker"]))
-        return identity, dict(data["facts"])
-    except (FileNotFoundError, ValueError, KeyError, TypeError):
-        return None
-
-
 def choose_port(home: Path, name: str, wanted: int | None, key: str = "port") -> int:
     """The port for `name`: the wanted one, else the one it had (in its fact `key`) when it last ran here, else any.
 
@@ -130,12 +103,13 @@ class ManagedProcess:
         self.identity = identity
         self.facts = facts
         self._child: subprocess.Popen[bytes] | None = None
+        self._log_before = 0  # bytes that were in the log when it was started
 
     @classmethod
     def recorded(cls, home: Path, name: str) -> ManagedProcess | None:
         """The process that the home's record names, dead or alive: `stop` also ends what a dead one left behind."""
         found = read_record(home, name)
-        return cls(home, name, *found) if found is not None else None
+        return cls(home, name, *found) if found is not None and found[0].boot_id != NO_BOOT else None
 
     @classmethod
     def adopt(cls, home: Path, name: str) -> ManagedProcess | None:
@@ -146,9 +120,7 @@ class ManagedProcess:
     @classmethod
     def ensure(cls, home: Path, name: str, program: Callable[[], Program], *, attached: bool = False) -> ManagedProcess:
         """Adopt the running one or start `program()`; of two callers at once, one starts and the other adopts."""
-        (home / "run").mkdir(parents=True, exist_ok=True, mode=0o700)
-        with (home / "run" / f"{name}.starting").open("w") as turn:
-            fcntl.flock(turn, fcntl.LOCK_EX)
+        with turn_of(home, name):
             found = cls.adopt(home, name)
             if found is None:
                 _sweep_predecessor(home, name)  # first of all: its children may hold the ports
@@ -167,11 +139,29 @@ class ManagedProcess:
             (home / folder).mkdir(parents=True, exist_ok=True, mode=0o700)
         _sweep_predecessor(home, program.name)
         marker = secrets.token_hex(16)
+        log_before = log_size(home, program.name)
         child = _spawn(home, program, marker, attached)
         identity, facts = _await_record(home, program.name, marker, child)
         process = cls(home, program.name, identity, facts)
         process._child = child
+        process._log_before = log_before
         return process
+
+    @classmethod
+    def become(cls, home: Path, name: str, facts: Mapping[str, str | int]) -> None:
+        """Make this very process `name`, for as long as it lives, unless it was started as that.
+
+        Raises FailedPrecondition if another one runs.
+        """
+        with turn_of(home, name):
+            found = cls.adopt(home, name)
+            if found is not None and found.identity.pid == os.getpid():
+                return
+            try:
+                lock = _launch.take(str(lock_path(home, name)))
+            except BlockingIOError:
+                raise _runs_already(home, name) from None
+            _launch.write_record(str(record_path(home, name)), secrets.token_hex(16), dict(facts), lock)
 
     def alive(self) -> bool:
         """Whether it still runs."""
@@ -206,14 +196,22 @@ class ManagedProcess:
         await self.identity.exited()
         self.alive()
 
+    def exit_status(self) -> int | None:
+        """How it ended: its exit code, or the negative number of a signal; None for one that was adopted, or runs."""
+        return self._child.poll() if self._child is not None else None
+
     def log_tail(self, lines: int = 20) -> str:
-        """The last lines that it wrote."""
+        """The last lines that it wrote; of one that was adopted, perhaps also those of earlier ones."""
         path = log_path(self.home, self.name)
         if not path.exists():
             return ""
         with path.open("rb") as log:
-            log.seek(max(0, path.stat().st_size - 64 * 1024))
+            log.seek(max(self._log_before, path.stat().st_size - 64 * 1024))
             return "\n".join(log.read().decode("utf-8", "replace").splitlines()[-lines:])
+
+
+def _runs_already(home: Path, name: str) -> FailedPrecondition:
+    return FailedPrecondition(f"{name} of {home} runs already (or a child of it does); stop it first")
 
 
 def _sweep_predecessor(home: Path, name: str) -> None:
@@ -232,10 +230,7 @@ def _spawn(home: Path, program: Program, marker: str, attached: bool) -> subproc
         "sandbox": program.sandbox.plan() if program.sandbox else None,
         "parent": os.getpid() if attached else 0,
     }
-    path = log_path(home, program.name)
-    if path.exists() and path.stat().st_size > _LOG_LIMIT:
-        path.replace(path.with_suffix(".log.1"))
-    with path.open("ab") as log:
+    with log_path(home, program.name).open("ab") as log:
         return subprocess.Popen(
             [sys.executable, "-I", "-S", _launch.__file__, json.dumps(plan)],
             stdin=subprocess.DEVNULL,
@@ -255,7 +250,7 @@ def _await_record(home: Path, name: str, marker: str, child: subprocess.Popen[by
             return found
         code = child.poll()
         if code == _launch.ALREADY_RUNNING:
-            raise FailedPrecondition(f"{name} of {home} runs already (or a child of it does); stop it first")
+            raise _runs_already(home, name)
         if code is not None or time.monotonic() > deadline:
             child.kill()
             child.wait()
@@ -280,15 +275,26 @@ async def wait_ready(
 
 
 async def http_ok(port: int, path: str, *, timeout: float = 1.0) -> bool:
-    """Whether GET http://127.0.0.1:`port``path` answers 200; needs no HTTP library."""
+    """Whether GET http://127.0.0.1:`port``path` answers 200."""
+    answer = await http_get(port, path, timeout=timeout)
+    return answer is not None and answer[0] == 200
+
+
+async def http_get(port: int, path: str, *, timeout: float = 1.0) -> tuple[int, bytes] | None:
+    """The status and the raw rest of what GET http://127.0.0.1:`port``path` answers; needs no HTTP library.
+
+    None if that does not come within `timeout` seconds.
+    """
     try:
         async with asyncio.timeout(timeout):
             reader, writer = await asyncio.open_connection("127.0.0.1", port)
             try:
                 writer.write(f"GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n".encode())
                 status = await reader.readline()
+                rest = await reader.read(_ANSWER_LIMIT)
             finally:
                 writer.close()
     except (OSError, TimeoutError):
-        return False
-    return status.split()[1:2] == [b"200"]
+        return None
+    words = status.split()
+    return (int(words[1]), rest) if len(words) > 1 and words[1].isdigit() else None

@@ -46,7 +46,7 @@ class Stack:
 
     def supervise(self, supervisor: Supervisor) -> None:
         """Have both restarted, on their ports and data, whenever they die."""
-        supervisor.watch("nats", self.nats.start)
+        supervisor.watch("nats", self.nats.start, self.nats.sick)
         if self.mongodb.managed:
             supervisor.watch("mongodb", self.mongodb.start)
 

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
+import structlog
+
 from penstock.backing.process import ManagedProcess
 
-_log = logging.getLogger(__name__)
+log = structlog.get_logger(__name__)
 
+LOOK_SECONDS = 5.0  # between two looks at whether a server says that it is sick
 Start = Callable[[], Awaitable[ManagedProcess | None]]
+Sick = Callable[[], Awaitable[bool]]
 
 
 @dataclass(frozen=True)
@@ -31,17 +34,19 @@ class Backoff:
 class Supervisor:
     """Watches servers by their `start`, which must adopt the running one or start it, and return when it is ready."""
 
-    def __init__(self, backoff: Backoff | None = None, on_restart: Callable[[str], None] | None = None) -> None:
+    def __init__(self, backoff: Backoff | None = None) -> None:
         self._backoff = backoff or Backoff()
-        self._on_restart = on_restart
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self.restarts: dict[str, int] = {}
 
-    def watch(self, name: str, start: Start) -> None:
-        """Keep `name` up from now on. Needs a running event loop."""
+    def watch(self, name: str, start: Start, sick: Sick | None = None) -> None:
+        """Keep `name` up from now on. Needs a running event loop.
+
+        `sick` is for a server that can say of itself that only a restart will help; it must not raise.
+        """
         self.forget(name)
         self.restarts.setdefault(name, 0)
-        self._tasks[name] = asyncio.create_task(self._keep_up(name, start), name=f"supervise-{name}")
+        self._tasks[name] = asyncio.create_task(self._keep_up(name, start, sick), name=f"supervise-{name}")
 
     def forget(self, name: str) -> None:
         """Stop watching `name`; it goes on running. Call this before stopping it, or it comes back."""
@@ -56,7 +61,16 @@ class Supervisor:
             self.forget(name)
         await asyncio.gather(*tasks, return_exceptions=True)
 
-    async def _keep_up(self, name: str, start: Start) -> None:
+    async def ended(self) -> str:
+        """Return when something is no longer watched; answers its name.
+
+        Nothing makes that happen but a mistake in here; but then nobody else would notice.
+        """
+        watched = dict(self._tasks)
+        await asyncio.wait(watched.values(), return_when=asyncio.FIRST_COMPLETED)
+        return next(name for name, task in watched.items() if task.done())
+
+    async def _keep_up(self, name: str, start: Start, sick: Sick | None) -> None:
         delay = 0.0
         while True:
             began = time.monotonic()
@@ -64,12 +78,24 @@ class Supervisor:
                 process = await start()
                 if process is None:
                     return
-                await process.exited()
-                _log.warning("%s (pid %d) ended; starting it again", name, process.identity.pid)
-            except Exception:  # noqa: BLE001  what is wrong now may be right at the next try, and nobody else would try
-                _log.exception("%s could not be started; trying again", name)
+                await _ended(process, sick)
+                log.warning("process ended", process=name, pid=process.identity.pid, exit_status=process.exit_status())
+            except Exception:  # what is wrong now may be right at the next try, and nobody else would try
+                log.exception("process could not be started", process=name)
             delay = self._backoff.after(delay, time.monotonic() - began)
+            log.info("process is started again", process=name, after_seconds=delay)
             await asyncio.sleep(delay)
             self.restarts[name] += 1
-            if self._on_restart is not None:
-                self._on_restart(name)
+
+
+async def _ended(process: ManagedProcess, sick: Sick | None) -> None:
+    """Return when it is gone; one that says that it is sick is stopped."""
+    gone = asyncio.create_task(process.exited())
+    try:
+        while not (await asyncio.wait({gone}, timeout=None if sick is None else LOOK_SECONDS))[0]:
+            if sick is not None and await sick():
+                log.warning("process says that it is sick", process=process.name, pid=process.identity.pid)
+                await asyncio.to_thread(process.stop)
+        await gone
+    finally:
+        gone.cancel()

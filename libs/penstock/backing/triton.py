@@ -10,14 +10,8 @@ import secrets
 from collections.abc import Sequence
 from pathlib import Path
 
-from penstock.backing.process import (
-    Facts,
-    ManagedProcess,
-    Program,
-    choose_port,
-    http_ok,
-    wait_ready,
-)
+from penstock.backing.process import ManagedProcess, Program, choose_port, http_ok, wait_ready
+from penstock.backing.records import Facts
 from penstock.backing.sandbox import USERS, Sandbox
 from penstock.backing.triton_environment import TritonEnvironment
 from penstock.errors import FailedPrecondition, Unavailable

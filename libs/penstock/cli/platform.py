@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import shlex
 import signal
 import sys
 import time
@@ -14,8 +16,8 @@ from penstock import names
 from penstock.cli.common import any_project, output_option, show_facts, table
 from penstock.cli.files import writing
 from penstock.cli.progress import Progress
-from penstock.errors import FailedPrecondition, Unavailable
-from penstock.runtime.settings import ClientSettings, data_directory, home_directory, mongodb_uri
+from penstock.errors import FailedPrecondition, PenstockError, Unavailable
+from penstock.runtime.settings import ClientSettings, Settings, data_directory, home_directory, mongodb_uri
 
 DEFAULT_PORT = 8420
 _HOME = click.option(
@@ -59,6 +61,8 @@ def up(home: Path | None, port: int | None, detach: bool, project: str | None, o
     """Start the platform on this machine: real servers, on loopback, all state under one home directory."""
     project = names.check_id(project, "project") if project else None
     home = (home or home_directory()).expanduser().absolute()
+    if _runs_already(home, port, detach, output):
+        return
     port = port or _last_port(home) or DEFAULT_PORT
     _check_start(home, port)
     ensure_setup()
@@ -85,9 +89,42 @@ def _say_ready(home: Path, url: str, how_to_stop: str, output: str) -> None:
     """The commands find the default home by themselves; any other they must be told."""
     lines = [f"token in {home / 'token'}; {how_to_stop}", f"ready {url}"]
     if home != home_directory().expanduser().absolute():
-        lines.insert(0, f"for other commands: export PENSTOCK_HOME={home}")
+        lines.insert(0, f"for other commands: export PENSTOCK_HOME={shlex.quote(str(home))}")
     facts = {"home": str(home), "url": url, "token_file": str(home / "token"), "ready": True}
     show_facts(output, facts, *lines)
+
+
+def _runs_already(home: Path, port: int | None, wait: bool, output: str) -> bool:
+    """Whether there is nothing to start, which is said; with `wait`, a platform that is still starting is no reason.
+
+    Raises Unavailable if a part of it is down, FailedPrecondition if it has another port than the wanted one.
+    """
+    from penstock.backing.embedded import SUPERVISOR
+    from penstock.backing.process import ManagedProcess
+    from penstock.backing.readiness import what_is_down
+
+    supervisor = ManagedProcess.adopt(home, SUPERVISOR)
+    if supervisor is None or supervisor.identity.pid == os.getpid():
+        return False
+    url = f"http://127.0.0.1:{supervisor.facts['port']}"
+    if port not in (None, supervisor.facts["port"]):
+        raise FailedPrecondition(f"The platform of {home} runs at {url}: stop it before you give it another port.")
+    if not _ready_file(home).exists():
+        if wait:
+            return False
+        raise Unavailable(
+            f"Process {supervisor.identity.pid} is starting it: `penstock status` tells when it is ready."
+        )
+    down = asyncio.run(what_is_down(home))
+    if down:
+        raise Unavailable("\n  ".join(["The platform runs already, but not all of it:", *down]))
+    facts = {"home": str(home), "url": url, "token_file": str(home / "token"), "ready": True}
+    show_facts(output, facts, f"already ready at {url}")
+    return True
+
+
+def _ready_file(home: Path) -> Path:
+    return home / "run" / "platform.ready"
 
 
 def _last_port(home: Path) -> int | None:
@@ -98,21 +135,27 @@ def _last_port(home: Path) -> int | None:
 
 
 def start_detached(home: Path, port: int, project: str | None = None) -> str:
-    """Start the supervisor as a process of its own and wait until the platform is ready; answers the URL."""
-    from penstock.backing.embedded import SUPERVISOR
+    """Start the supervisor as a process of its own, unless there is one; answers the URL when the platform is ready."""
+    from penstock.backing.embedded import SUPERVISOR, prepare_home
     from penstock.backing.process import ManagedProcess, Program
     from penstock.runtime.settings import whole_environment
 
-    home.mkdir(parents=True, exist_ok=True, mode=0o700)
-    ready = home / "run" / "platform.ready"
-    ready.unlink(missing_ok=True)
-    argv = [sys.executable, "-m", "penstock.cli", "up", "--home", str(home), "--port", str(port)]
-    argv += ["--project", project] if project else []
-    process = ManagedProcess.start(home, Program(SUPERVISOR, argv, env=whole_environment(), facts={"port": port}))
+    prepare_home(home)
+    ready = _ready_file(home)
+
+    def program() -> Program:
+        ready.unlink(missing_ok=True)  # of a supervisor that was killed
+        argv = [sys.executable, "-m", "penstock.cli", "up", "--home", str(home), "--port", str(port)]
+        argv += ["--project", project] if project else []
+        return Program(SUPERVISOR, argv, env=whole_environment(), facts={"port": port})
+
+    process = ManagedProcess.ensure(home, SUPERVISOR, program)
     deadline = time.monotonic() + _DETACH_PATIENCE
     while not ready.exists():
         if not process.alive():
-            raise FailedPrecondition(f"The platform did not start:\n{process.log_tail(12)}")
+            said = process.log_tail(12)
+            # What it says of itself is what counts; without that, whatever it said last.
+            raise FailedPrecondition(f"The platform did not start:\n{said.rpartition('error: ')[2]}")
         if time.monotonic() > deadline:
             raise Unavailable(f"The platform is not ready after {_DETACH_PATIENCE:g} s:\n{process.log_tail(12)}")
         time.sleep(0.05)
@@ -121,17 +164,23 @@ def start_detached(home: Path, port: int, project: str | None = None) -> str:
 
 async def _supervise(home: Path, port: int, project: str | None, output: str) -> None:
     """Start everything, keep it up, and stop it in order at SIGTERM or ctrl-C."""
-    from penstock.backing.embedded import Embedded
+    from penstock.backing.embedded import SUPERVISOR, Embedded, prepare_home
+    from penstock.backing.process import ManagedProcess
     from penstock.backing.supervisor import Supervisor
+    from penstock.runtime import logs
 
+    settings = Settings.from_environ(home=home)
+    logs.configure(level=settings.log_level, json_lines=settings.log_format == "json" and not sys.stderr.isatty())
+    prepare_home(home)
+    ManagedProcess.become(home, SUPERVISOR, {"port": port})
     platform = Embedded(home, port, mongodb_uri(), project)
-    ready = platform.home / "run" / "platform.ready"
+    ready = _ready_file(home)
     stopping = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, stopping.set)
     progress = Progress()
-    supervisor = Supervisor(on_restart=lambda name: click.echo(f"restarted {name}", err=True))
+    supervisor = Supervisor()
     try:
         starting = asyncio.create_task(platform.start(progress.show))
         asked = asyncio.create_task(stopping.wait())
@@ -142,7 +191,11 @@ async def _supervise(home: Path, port: int, project: str | None, output: str) ->
             platform.supervise(supervisor)
             ready.write_text(platform.url, encoding="utf-8")
             _say_ready(home, platform.url, "ctrl-C stops the platform", output)
-            await asked
+            ended = asyncio.create_task(supervisor.ended())
+            await asyncio.wait({asked, ended}, return_when=asyncio.FIRST_COMPLETED)
+            if ended.done() and not asked.done():
+                raise PenstockError(f"Nobody watched over {await ended} any more, so the platform was stopped.")
+            ended.cancel()
         else:
             starting.cancel()
             await asyncio.gather(starting, return_exceptions=True)
@@ -182,25 +235,28 @@ def stop_platform(home: Path) -> None:
 @output_option
 @any_project
 def status(home: Path | None, output: str) -> None:
-    """What runs of a home directory, and whether it answers. Exits with 3 if it does not."""
+    """What runs of a home directory, and whether all of it answers. Exits with 3 if it does not, and says what."""
     from penstock.backing.embedded import Embedded
-    from penstock.backing.process import http_ok
+    from penstock.backing.readiness import what_is_down
 
     home = (home or ClientSettings.from_environ().home).expanduser().absolute()
     if not home.is_dir():
         raise Unavailable(f"There is no home directory {home}: start one with `penstock up --home {home}`.")
     port = _last_port(home) or DEFAULT_PORT
     parts = Embedded(home, port).status()
-    ready = asyncio.run(http_ok(port, "/healthz"))
-    running = any(part["running"] for part in parts if part["name"] == "envoy")
-    ready = ready and running
+    down = asyncio.run(what_is_down(home))
     url = f"http://127.0.0.1:{port}"
-    facts = {"home": str(home), "url": url, "ready": ready, "processes": parts}
-    show_facts(output, facts, f"{url}  {'ready' if ready else 'not ready'}")
+    facts = {"home": str(home), "url": url, "ready": not down, "down": down, "processes": parts}
+    show_facts(output, facts, f"{url}  {'not ready' if down else 'ready'}")
     if output == "table":
         table(
-            ["PROCESS", "STATE", "PID", "PORT"],
-            [[p["name"], "running" if p["running"] else "stopped", p["pid"], p.get("port", "")] for p in parts],
+            ["PROCESS", "STATE", "PID", "PORT", "METRICS"],
+            [
+                [p["name"], "running" if p["running"] else "stopped", p["pid"], p.get("port", ""), p.get("metrics", "")]
+                for p in parts
+            ],
         )
-    if not ready:
-        raise Unavailable(f"The platform does not answer: start it with `penstock up --home {home}`.")
+    if not any(part["running"] for part in parts):
+        raise Unavailable(f"The platform does not run: start it with `penstock up --home {home}`.")
+    if down:
+        raise Unavailable("\n  ".join(["The platform is not well:", *down]))

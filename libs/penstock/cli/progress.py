@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any, TypeVar
 
 import click
@@ -14,7 +15,10 @@ T = TypeVar("T")
 
 
 class Progress:
-    """Shows the latest state of something on stderr: overwritten in a terminal, a line per change elsewhere."""
+    """Shows the latest state of something on stderr: overwritten in a terminal, a line per change elsewhere.
+
+    What cannot be shown (on a full disk, say) stops no work.
+    """
 
     def __init__(self) -> None:
         self._terminal = sys.stderr.isatty()
@@ -28,15 +32,17 @@ class Progress:
         if text == self._last:
             return
         self._last = text
-        if self._terminal:
-            click.echo(f"\r\x1b[K{text}", nl=False, err=True)
-        elif fraction is None:
-            click.echo(text, err=True)
+        with suppress(OSError):
+            if self._terminal:
+                click.echo(f"\r\x1b[K{text}", nl=False, err=True)
+            elif fraction is None:
+                click.echo(text, err=True)
 
     def done(self) -> None:
         """Leave the line."""
         if self._terminal and self._last:
-            click.echo("", err=True)
+            with suppress(OSError):
+                click.echo("", err=True)
 
 
 def follow_work(watch: Callable[[], Any], line: Callable[[T], str], how_to_follow: str) -> T:

@@ -10,10 +10,14 @@ from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
+import structlog
+
 from penstock.edge import clusters, watches
 from penstock.edge.files import Folder, Json, discovery, replace_json
 from penstock.edge.model import EndpointKey, Member
 from penstock.errors import InvalidArgument
+
+log = structlog.get_logger(__name__)
 
 
 class EndpointFiles:
@@ -66,6 +70,8 @@ class EndpointFiles:
         """The generation that was written last, whether Envoy runs or not; 0 if there is no such endpoint."""
         key = EndpointKey(project, endpoint)
         files = [self._members_file(clusters.cluster_name(key, protocol)) for protocol in clusters.PROTOCOLS]
+        if any(file.exists() and stored(file) is None for file in files):
+            return 0  # so that it is written again
         return max((int(read(file)["version_info"]) for file in files if file.exists()), default=0)
 
     def addresses(self, project: str, endpoint: str, revision: int) -> frozenset[tuple[str, int]]:
@@ -118,18 +124,19 @@ class EndpointFiles:
     def _write_clusters(self, without: frozenset[Path] = frozenset()) -> None:
         """Make the file of all clusters anew, from what the folder has, if that changes it."""
         with self.folder.locked():
-            services = read(self.folder.services) if self.folder.services.exists() else {}
+            services = stored(self.folder.services) or {}
             resources = [clusters.service_cluster(name, address) for name, address in sorted(services.items())]
             resources += [_cluster(file) for file in self._member_files() if file not in without]
             document = discovery(resources)
-            if not self.folder.clusters.exists() or read(self.folder.clusters) != document:
+            if stored(self.folder.clusters) != document:
                 replace_json(self.folder.clusters, document)
 
     def _members_file(self, cluster: str) -> Path:
         return self.folder.members / clusters.file_name(cluster)
 
     def _member_files(self) -> list[Path]:
-        return sorted(self.folder.members.glob("endpoint.*.json"))
+        """The files that can be read; a damaged one is as good as none, and is written again by its owner."""
+        return sorted(file for file in self.folder.members.glob("endpoint.*.json") if stored(file) is not None)
 
 
 def _cluster(file: Path) -> Json:
@@ -148,3 +155,14 @@ def read(file: Path) -> Json:
     """A file that this package wrote."""
     content: Json = json.loads(file.read_bytes())
     return content
+
+
+def stored(file: Path) -> Json | None:
+    """As `read`; None for a file that is not there, or that is damaged: all of them can be made anew."""
+    try:
+        return read(file)
+    except FileNotFoundError:
+        return None
+    except ValueError as error:
+        log.error("a damaged file counts as none", file=str(file), error=str(error))
+        return None

@@ -5,10 +5,14 @@ from __future__ import annotations
 import json
 from collections.abc import Collection
 
+import structlog
+
 from penstock.edge import filters
 from penstock.edge.files import Folder, replace_json
 from penstock.edge.model import Keys
 from penstock.errors import FailedPrecondition, InvalidArgument
+
+log = structlog.get_logger(__name__)
 
 
 class KeyFiles:
@@ -25,11 +29,21 @@ class KeyFiles:
 
     def keys(self) -> Keys:
         """The keys and the denylist as they were last set. Raises FailedPrecondition where they never were."""
+        stored = self._stored()
+        if stored is None:
+            raise FailedPrecondition("The edge has no keys yet: start the platform first.")
+        return stored
+
+    def _stored(self) -> Keys | None:
+        """What was last set. A damaged file is as good as none: its owners write it again."""
         try:
             stored = json.loads(self.folder.keys.read_bytes())
-        except FileNotFoundError as error:
-            raise FailedPrecondition("The edge has no keys yet: start the platform first.") from error
-        return Keys(stored["jwks"], frozenset(stored["denied"]))
+            return Keys(stored["jwks"], frozenset(stored["denied"]))
+        except FileNotFoundError:
+            return None
+        except (ValueError, KeyError, TypeError, InvalidArgument) as error:
+            log.error("a damaged file is made anew", file=str(self.folder.keys), error=str(error))
+            return None
 
     def _write_keys(self, jwks: str, denied: Collection[str] | None) -> None:
         """As `set_keys_and_denylist`; None keeps the denylist, whatever another process is about to make of it."""
@@ -38,7 +52,8 @@ class KeyFiles:
         self.folder.prepare()
         with self.folder.locked():
             if denied is None:
-                denied = self.keys().denied if self.folder.keys.exists() else ()
+                stored = self._stored()
+                denied = stored.denied if stored else ()
             keys = Keys(jwks, frozenset(denied))
             replace_json(self.folder.keys, {"jwks": jwks, "denied": sorted(keys.denied)})
             replace_json(self.folder.identity, filters.identity_resource(keys))

@@ -14,7 +14,7 @@ from nats.errors import Error as NatsError
 from nats.js import JetStreamContext, api
 from nats.js.errors import APIError, NotFoundError
 
-from penstock.errors import Unavailable
+from penstock.errors import ResourceExhausted, Unavailable
 from penstock.events import subjects
 from penstock.events.credentials import inbox_prefix
 from penstock.events.envelope import Event, encode
@@ -148,16 +148,30 @@ class Bus:
         for delay in (0.1, 0.3, 1.0, 2.0, 4.0, None):
             try:
                 try:
-                    await self.context.stream_info(str(config.name))
+                    found = (await self.context.stream_info(str(config.name))).config
                 except NotFoundError:
                     await self.context.add_stream(config)
                 else:
-                    await self.context.update_stream(config)
+                    # Each update has NATS reserve the room anew, which it refuses where the disk has become full.
+                    if _differs(found, config):
+                        await self.context.update_stream(config)
                 return
             except (NatsError, TimeoutError, APIError) as error:
+                if isinstance(error, APIError) and error.err_code == _NO_ROOM:
+                    raise ResourceExhausted(
+                        f"NATS has no room for the event stream {config.name}: is its disk full? Free some space "
+                        "there, or raise max_file_store in NATS's configuration."
+                    ) from error
                 if delay is None:
                     raise Unavailable(f"The event stream {config.name} could not be made: {error}") from error
                 await asyncio.sleep(delay)
 
 
+_NO_ROOM = 10047  # NATS's code for "insufficient storage resources available"
 _MAX_BYTES = {subjects.EXTERNAL_STREAM: 2**30, subjects.REPLAY_STREAM: 4 * 2**30}
+
+
+def _differs(found: api.StreamConfig, wanted: api.StreamConfig) -> bool:
+    """Whether a stream lacks something of the configuration that it should have."""
+    default, has = api.StreamConfig().as_dict(), found.as_dict()
+    return any(has.get(key) != value for key, value in wanted.as_dict().items() if value != default.get(key))

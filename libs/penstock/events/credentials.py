@@ -24,7 +24,7 @@ from typing import Any
 
 import nkeys  # type: ignore[import-untyped]
 
-from penstock.errors import InvalidArgument
+from penstock.errors import FailedPrecondition, InvalidArgument
 
 _FILE = "authority.json"
 _UNLIMITED = -1
@@ -63,7 +63,10 @@ class Permissions:
 
 
 def create_authority(folder: Path) -> Authority:
-    """The authority kept in `folder`, made at the first call. Safe if two do it at once: the first one wins."""
+    """The authority kept in `folder`, made at the first call. Safe if two do it at once: the first one wins.
+
+    Raises FailedPrecondition if it is damaged.
+    """
     path = folder / _FILE
     if not path.exists():
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -78,7 +81,12 @@ def create_authority(folder: Path) -> Authority:
             pass  # another process was first: its keys are the keys
         finally:
             draft.unlink()
-    return Authority(**json.loads(path.read_text(encoding="utf-8")))
+    try:
+        return Authority(**json.loads(path.read_text(encoding="utf-8")))
+    except (ValueError, TypeError) as error:
+        raise FailedPrecondition(
+            f"NATS's signing keys in {path} are damaged: restore the file from a backup."
+        ) from error
 
 
 def server_config(authority: Authority) -> str:

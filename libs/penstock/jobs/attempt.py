@@ -142,7 +142,7 @@ class Attempt:
                 return False
             raise
         with open(descriptor, "w") as file:
-            file.write(json.dumps(asdict(identity_of(os.getpid()))))
+            file.write(json.dumps({**asdict(identity_of(os.getpid())), "lock": self._lock_file()}))
         return True
 
     def started(self) -> bool:
@@ -151,11 +151,23 @@ class Attempt:
 
     def record_command(self, identity: Identity) -> None:
         """Write down who the command is."""
-        self.write("command.json", json.dumps(asdict(identity)))
+        self.write("command.json", json.dumps({**asdict(identity), "lock": self._lock_file()}))
 
     def identity(self, name: str) -> Identity | None:
-        """The process in "start.json" or "command.json"; None if it was not written (whole)."""
-        with contextlib.suppress(ValueError, TypeError):
-            text = self.read(name)
-            return Identity(**json.loads(text)) if text else None
+        """The process in "start.json" or "command.json"; None if it was not written (whole).
+
+        None, too, in a copy of the folder, whose lock is another file: there it is a process of the original.
+        """
+        with contextlib.suppress(ValueError, TypeError, KeyError):
+            found = json.loads(self.read(name) or "null")
+            if found["lock"] == self._lock_file():
+                return Identity(found["pid"], found["start_time"], found["boot_id"])
         return None
+
+    def _lock_file(self) -> list[int]:
+        """Which file the lock is, wherever the folder is moved; [] for none."""
+        try:
+            found = (self.folder / "lock").stat()
+        except FileNotFoundError:
+            return []
+        return [found.st_dev, found.st_ino]

@@ -140,10 +140,19 @@ class LocalExecutor:
 
     def _kill_rest(self, attempt: Attempt) -> int:
         shim = attempt.identity("start.json")
-        killed = 0
-        if shim is not None and processes.alive(shim):
-            killed += processes.send(shim, signal.SIGKILL)
-        return killed + processes.end_family(attempt.identity("command.json"), attempt.marker)
+        command = attempt.identity("command.json")
+        if shim is None or not processes.send(shim, signal.SIGSTOP):
+            return processes.end_family(command, attempt.marker)
+        # What left the command's session and environment is known as the shim's descendant only, while that lives.
+        # Stopped, it neither starts another one nor takes the ends of these for the end of its job.
+        ended = processes.end_family(command, attempt.marker, ancestor=shim.pid)
+        processes.send(shim, signal.SIGKILL)
+        deadline = time.monotonic() + SHUTDOWN_SECONDS
+        while processes.alive(shim):  # a signal takes its time
+            if time.monotonic() > deadline:
+                raise TimeoutError(f"the shim {shim.pid} cannot be ended")
+            time.sleep(0.002)
+        return ended + 1
 
     def _read_log(self, ref: AttemptRef, offset: int, limit: int) -> LogChunk:
         try:
@@ -176,11 +185,17 @@ class LocalExecutor:
             # Still importing, it takes no messages yet.
             for process in processes.with_arguments(WARM, str(self._warm)):
                 processes.send(process, signal.SIGKILL)
-        # Shims that have not come as far as the lock, then those that hold one.
-        for process in processes.with_arguments(SHIM, f"{self._root}/"):
-            processes.send(process, signal.SIGKILL)
+        # Shims that hold a lock, with all below them, and then those that have not come as far: none goes on meanwhile.
+        shims = processes.with_arguments(SHIM, f"{self._root}/")
+        for process in shims:
+            processes.send(process, signal.SIGSTOP)
         deadline = time.monotonic() + SHUTDOWN_SECONDS
         attempts = [Attempt(job.parent) for job in self._root.glob("*/*/job.json")]
+        for attempt in attempts:
+            if attempt.held():
+                self._kill_rest(attempt)
+        for process in shims:
+            processes.send(process, signal.SIGKILL)
         while (held := [attempt for attempt in attempts if attempt.held()]) and time.monotonic() < deadline:
             for attempt in held:
                 self._kill_rest(attempt)

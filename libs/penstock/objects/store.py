@@ -11,6 +11,7 @@ import os
 import re
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
@@ -133,10 +134,13 @@ class ObjectStore:
 
     def sweep(self, older_than: float = 86400.0) -> int:
         """Remove what killed writers left half-written more than `older_than` seconds ago; returns how many."""
-        stale = [p for p in self._scratch.glob("*") if p.stat().st_mtime < time.time() - older_than]
-        for path in stale:
-            path.unlink(missing_ok=True)
-        return len(stale)
+        removed = 0
+        for path in self._scratch.glob("*"):
+            with suppress(FileNotFoundError):  # its writer, or another sweep, was faster
+                if path.stat().st_mtime < time.time() - older_than:
+                    path.unlink()
+                    removed += 1
+        return removed
 
     def _path(self, digest: str) -> Path:
         if not _DIGEST.fullmatch(digest):

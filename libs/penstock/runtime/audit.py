@@ -12,6 +12,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 
 import structlog
+from google.protobuf.message import DecodeError
 
 from penstock.api.project.v1.project_service_pb2 import AuditEntry, RecordAuditEntriesRequest
 from penstock.api.project.v1.project_service_pb2_grpc import ProjectServiceStub
@@ -46,7 +47,10 @@ class AuditTrail:
         file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         file.touch(mode=0o600)
         self._waiting = _read(file)
+        torn = file.read_bytes()[-1:] not in (b"", b"\n")  # by a kill or a full disk
         self._file = file.open("ab")
+        if torn:
+            self._file.write(b"\n")  # else the next record would be a part of that line
         self._wake = asyncio.Event()
 
     async def record(self, record: AuditRecord) -> None:
@@ -102,6 +106,11 @@ def _line(entry: AuditEntry) -> bytes:
 
 
 def _read(path: Path) -> list[AuditEntry]:
-    """The records in a file; a last line that a kill cut short is not one."""
-    lines = path.read_bytes().split(b"\n")
-    return [AuditEntry.FromString(bytes.fromhex(json.loads(line))) for line in lines[:-1] if line]
+    """The records in a file, but for lines that a kill, a full disk or damage made no record."""
+    found = []
+    for number, line in enumerate(path.read_bytes().split(b"\n"), 1):
+        try:
+            found += [AuditEntry.FromString(bytes.fromhex(json.loads(line)))] if line else []
+        except (ValueError, TypeError, DecodeError) as error:
+            log.error("a waiting audit record cannot be read", file=str(path), line=number, error=str(error))
+    return found

@@ -100,6 +100,7 @@ class Host:
         self._addresses.update(self.settings.addresses)
         self._channels = self._new_channels("platform")
         objects = await asyncio.to_thread(ObjectStore.open, self.settings.objects_url)
+        await asyncio.to_thread(objects.sweep)
         made = await asyncio.gather(*(self._context(name, objects) for name in self.builds))
         self.contexts = {context.service: context for context in made}
         self.services = [build(self.contexts[name]) for name, build in self.builds.items()]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -144,8 +145,9 @@ def _path(given: Mapping[str, str], name: str) -> Path | None:
 class Settings:
     """What the processes of the platform itself are told: where its parts are, and how to log.
 
-    Unset, everything is that of an embedded platform in `home`. `addresses` are of services in other processes,
-    `host:port` by short name; `nats_credentials` is a folder of `<service>.creds`, or None for a NATS without users.
+    Unset, everything is that of an embedded platform in `home`, at the ports where it last ran, but for `addresses`:
+    those are of services in other processes, `host:port` by short name. `nats_credentials` is a folder of
+    `<service>.creds`, or None for a NATS without users.
     """
 
     home: Path
@@ -177,8 +179,8 @@ class Settings:
             home=base,
             url=given.get("PENSTOCK_URL") or _first_line(base / "url") or DEFAULT_URL,
             project=given.get("PENSTOCK_PROJECT") or DEFAULT_PROJECT,
-            mongodb_uri=given.get("PENSTOCK_MONGODB_URI") or "mongodb://127.0.0.1:27017",
-            nats_url=given.get("PENSTOCK_NATS_URL") or "nats://127.0.0.1:4222",
+            mongodb_uri=given.get("PENSTOCK_MONGODB_URI") or f"mongodb://127.0.0.1:{_port(base, 'mongodb', 27017)}",
+            nats_url=given.get("PENSTOCK_NATS_URL") or f"nats://127.0.0.1:{_port(base, 'nats', 4222)}",
             nats_credentials=_path(given, "PENSTOCK_NATS_CREDENTIALS") or (users if users.is_dir() else None),
             objects_url=given.get("PENSTOCK_OBJECTS_URL") or (base / "objects").as_uri(),
             addresses=_addresses(given.get("PENSTOCK_ADDRESSES", "")),
@@ -190,6 +192,14 @@ class Settings:
             log_file=_path(given, "PENSTOCK_LOG_FILE"),
             data_dir=data_directory(given),
         )
+
+
+def _port(home: Path, name: str, usual: int) -> int:
+    """Where a server of an embedded platform listens, or last did; else the usual port."""
+    try:
+        return int(json.loads((home / "run" / f"{name}.json").read_text(encoding="utf-8"))["facts"]["port"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return usual
 
 
 def _addresses(text: str) -> dict[str, str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -17,18 +18,10 @@ from pathlib import Path
 
 import pytest
 
-from penstock.backing import process
+from penstock.backing import process, records
 from penstock.backing.identity import Identity, boot_id
-from penstock.backing.process import (
-    ManagedProcess,
-    Program,
-    choose_port,
-    free_port,
-    log_path,
-    port_free,
-    read_record,
-    record_path,
-)
+from penstock.backing.process import ManagedProcess, Program, choose_port, free_port, port_free
+from penstock.backing.records import log_path, read_record, record_path
 from penstock.backing.supervisor import Backoff, Supervisor
 from penstock.errors import FailedPrecondition, Unavailable
 from tests.integration.backing.waiting import until
@@ -131,7 +124,7 @@ def test_children_that_a_process_does_not_own_live_on(home: Path) -> None:
     _until(lambda: first.log_tail() != "")
     child = int(first.log_tail().splitlines()[0])
     first.stop()
-    assert Path(f"/proc/{child}/stat").read_text().rpartition(")")[2].split()[0] == "S"
+    assert _stat_fields(child)[0] not in "ZX"
     os.kill(child, signal.SIGKILL)
 
 
@@ -264,3 +257,36 @@ def test_a_process_is_alive_while_threads_of_it_hold_its_ports() -> None:
 
 def _stat_fields(pid: int) -> list[str]:
     return Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()
+
+
+def test_what_it_said_last_is_of_this_life(home: Path) -> None:
+    for word in ("before", "now"):
+        program = Program("echo", ["/bin/sh", "-c", f"echo {word}"], env={"PATH": "/usr/bin:/bin"})
+        process = ManagedProcess.start(home, program)
+        process.identity.wait(5)
+    assert process.log_tail() == "now"
+    assert log_path(home, "echo").read_text() == "before\nnow\n"
+
+
+def test_long_logs_are_put_aside_at_a_start_and_some_are_kept(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(records, "_LOG_LIMIT", 3)
+    for number in range(6):
+        program = Program("echo", ["/bin/sh", "-c", f"echo life {number}"], env={"PATH": "/usr/bin:/bin"})
+        ManagedProcess.start(home, program).identity.wait(5)
+    kept = [path.read_text() for path in sorted((home / "logs").iterdir())]
+    assert kept == [f"life {number}\n" for number in (5, 4, 3, 2)]
+
+
+def test_in_a_copy_of_a_home_a_record_names_nobody(home: Path, tmp_path: Path) -> None:
+    process = ManagedProcess.start(home, SLEEPER)
+    copy = tmp_path / "copy"
+    shutil.copytree(home, copy)
+    found = read_record(copy, "sleeper")
+    assert found is not None
+    assert (found[0].alive(), found[0].signal(signal.SIGKILL), found[1]) == (False, False, {"port": 1})
+    assert ManagedProcess.recorded(copy, "sleeper") is None
+    assert process.alive()
+    home.rename(tmp_path / "moved")
+    moved = ManagedProcess.adopt(tmp_path / "moved", "sleeper")
+    assert moved is not None
+    moved.stop()

@@ -19,10 +19,12 @@ import pymongo
 import pytest
 from pymongo.write_concern import WriteConcern
 
-from penstock.backing.process import free_port, record_path
+from penstock.backing.mongodb import MongoServer
+from penstock.backing.process import free_port
+from penstock.backing.records import record_path
 from penstock.backing.stack import Stack
 from penstock.backing.supervisor import Backoff, Supervisor
-from penstock.errors import FailedPrecondition
+from penstock.errors import FailedPrecondition, Unavailable
 from penstock.events.credentials import Permissions
 from tests.integration.backing.waiting import until
 
@@ -177,3 +179,17 @@ async def test_a_stop_takes_no_longer_than_it_must(own: Stack) -> None:
     assert time.monotonic() - began < 5
     assert own.nats.process is not None
     assert not own.nats.process.alive()
+
+
+async def test_a_damaged_database_is_named(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("shutil.which", lambda name: None)  # nx-27017, whatever is installed
+    server = MongoServer(home)
+    process = await server.start(attached=True)
+    assert process is not None
+    with pymongo.MongoClient[dict[str, str]](server.uri) as client:
+        client["penstock_training"].runs.insert_one({"_id": "1"})
+    process.stop()
+    file = home / "mongodb" / "nx-27017" / "penstock_training.db"
+    file.write_bytes(b"\xff" * 100 + file.read_bytes()[100:])
+    with pytest.raises(Unavailable, match=f"penstock_training is damaged: {file}"):
+        await server.start(attached=True)

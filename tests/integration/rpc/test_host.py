@@ -10,6 +10,7 @@ import signal
 import stat
 import subprocess
 import sys
+import time
 import urllib.request
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime
@@ -122,6 +123,16 @@ async def test_audit_records_outlive_a_stop_while_the_log_is_away(settings: Sett
     async with Host(settings, builds):
         await asyncio.sleep(0.3)
     assert len(world.project.entries) == 1, "sent once only"
+
+
+async def test_a_start_removes_what_killed_writers_left(settings: Settings, world: World) -> None:
+    scratch = settings.home / "objects" / "scratch"
+    scratch.mkdir(parents=True)
+    for name, age in (("old", 2 * 86400), ("new", 60)):
+        (scratch / name).touch()
+        os.utime(scratch / name, (time.time() - age,) * 2)
+    async with Host(settings, {"project": world.build_project, "training": world.build_training}):
+        assert [path.name for path in scratch.iterdir()] == ["new"]
 
 
 async def test_services_close_after_the_server_in_the_opposite_order(settings: Settings, world: World) -> None:

@@ -12,11 +12,12 @@ from typing import Any
 import pytest
 
 from penstock.api.training.v1 import training_service_pb2 as pb
+from penstock.jobs.attempt import Attempt
 from penstock.jobs.result import JobResult, JobState, Output
 from penstock.jobs.spec import AttemptRef
 from penstock.objects import TreeFile
 from penstock.objects.trees import put_manifest
-from penstock.runner.processes import Identity, alive
+from penstock.runner.processes import alive
 from services.training import model
 from services.training.jobs import job_id, prefix, ref_of
 from services.training.model import Fenced, Run, RunState
@@ -39,7 +40,8 @@ async def test_a_shim_that_is_killed_costs_an_attempt_and_nothing_else(
     stub = platform.stub()
     name = await platform.submit(stub, version, WAITS_AT_FIRST)
     await until_logged(stub, name, b"begun")
-    command = Identity(**json.loads((platform.root / "jobs" / job_id(name) / "1" / "command.json").read_text()))
+    command = Attempt(platform.root / "jobs" / job_id(name) / "1").identity("command.json")
+    assert command is not None
     os.kill(platform.shim(name), signal.SIGKILL)
     done = await wait_for(stub, name, pb.Run.SUCCEEDED)
     assert [attempt.state for attempt in done.attempts] == [pb.Attempt.LOST, pb.Attempt.SUCCEEDED]

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from penstock.backing.embedded import keep_private
+from penstock.backing.embedded import keep_private, prepare_home
 from penstock.errors import FailedPrecondition
 
 
@@ -15,7 +15,7 @@ def mode(path: Path) -> int:
     return stat.S_IMODE(path.stat().st_mode)
 
 
-@pytest.mark.parametrize("inside", [None, "keys/0001.pem", "run/supervisor.json"])
+@pytest.mark.parametrize("inside", [None, "keys/0001.pem"])
 def test_an_open_home_is_closed(tmp_path: Path, inside: str | None) -> None:
     home = tmp_path / "home"
     home.mkdir()
@@ -27,7 +27,7 @@ def test_an_open_home_is_closed(tmp_path: Path, inside: str | None) -> None:
     assert mode(home) == 0o700
 
 
-@pytest.mark.parametrize("inside", ["letters.txt", "run/other.json", "keys/readme"])
+@pytest.mark.parametrize("inside", ["letters.txt", "run/supervisor.json", "keys/readme"])
 def test_a_folder_of_something_else_is_left_alone(tmp_path: Path, inside: str) -> None:
     folder = tmp_path / "documents"
     (folder / inside).parent.mkdir(parents=True)
@@ -43,3 +43,14 @@ def test_a_closed_one_may_hold_anything(tmp_path: Path) -> None:
     tmp_path.chmod(0o700)
     keep_private(tmp_path)
     assert mode(tmp_path) == 0o700
+
+
+def test_a_home_that_cannot_be_written_to_is_named() -> None:
+    with pytest.raises(FailedPrecondition, match="/sys/kernel/penstock must be a folder that you can write to"):
+        prepare_home(Path("/sys/kernel/penstock"))
+
+
+def test_a_prepared_home_is_empty(tmp_path: Path) -> None:
+    prepare_home(tmp_path / "home")
+    assert mode(tmp_path / "home") == 0o700
+    assert list((tmp_path / "home").iterdir()) == []

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from penstock.errors import DataCorrupt
+from penstock.errors import DataCorrupt, FailedPrecondition
 from services.project.vault import Vault
 
 
@@ -23,3 +23,13 @@ def test_what_another_key_sealed_is_not_opened(tmp_path: Path) -> None:
     sealed = Vault(tmp_path / "a").seal(b"x")
     with pytest.raises(DataCorrupt, match="restore the key"):
         Vault(tmp_path / "b").open(sealed)
+
+
+@pytest.mark.parametrize("damage", [b"", b"short", b"\xff" * 44])
+def test_a_damaged_key_is_named(tmp_path: Path, damage: bytes) -> None:
+    file = tmp_path / "secrets.key"
+    Vault(file)
+    file.write_bytes(damage)
+    with pytest.raises(FailedPrecondition, match=str(file)):
+        Vault(file)
+    assert file.read_bytes() == damage

@@ -39,3 +39,16 @@ def test_a_value_that_cannot_be_meant_is_named(environ: dict[str, str]) -> None:
     with pytest.raises(InvalidArgument) as caught:
         Settings.from_environ(environ)
     assert caught.value.violations[0].field == next(iter(environ))
+
+
+def test_unset_the_servers_are_those_of_the_home(tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "nats.json").write_text('{"facts": {"port": 21001}}')
+    (tmp_path / "run" / "mongodb.json").write_text('{"facts": {"port": 21002}}')
+    settings = Settings.from_environ({}, home=tmp_path)
+    assert (settings.nats_url, settings.mongodb_uri) == ("nats://127.0.0.1:21001", "mongodb://127.0.0.1:21002")
+    (tmp_path / "run" / "nats.json").write_text("{")
+    assert Settings.from_environ({}, home=tmp_path).nats_url == "nats://127.0.0.1:4222"
+    given = {"PENSTOCK_NATS_URL": "nats://n", "PENSTOCK_MONGODB_URI": "mongodb://m"}
+    told = Settings.from_environ(given, home=tmp_path)
+    assert (told.nats_url, told.mongodb_uri) == ("nats://n", "mongodb://m")

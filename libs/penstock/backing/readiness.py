@@ -1,0 +1,60 @@
+"""Whether the platform of a home is well. Each part is asked itself: one that hangs has not ended, and looks alive."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import grpc
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+from penstock.backing import envoy, mongodb, nats
+from penstock.backing.embedded import PROCESS, SUPERVISOR
+from penstock.backing.process import ManagedProcess, http_ok
+from penstock.backing.records import Facts, record_path
+
+PATIENCE = 2.0  # seconds for an answer
+
+Ask = Callable[[Facts], Awaitable[bool]]
+
+
+async def what_is_down(home: Path) -> list[str]:
+    """What does not run or does not answer, each with what to do about it; empty if the platform is well."""
+    parts: dict[str, Ask] = {
+        nats.NAME: lambda facts: http_ok(int(facts["monitor_port"]), "/healthz", timeout=PATIENCE),
+        mongodb.NAME: lambda facts: mongodb.answers(int(facts["port"]), PATIENCE),
+        PROCESS: lambda facts: _serves(int(facts["port"])),
+        envoy.NAME: lambda facts: http_ok(int(facts["port"]), "/healthz", timeout=PATIENCE),
+    }
+    if not record_path(home, mongodb.NAME).exists():
+        del parts[mongodb.NAME]  # somebody else's: without it, the services do not answer
+    supervisor = ManagedProcess.adopt(home, SUPERVISOR)
+    found = [] if supervisor else [f"no supervisor runs: run `penstock up --home {home}`"]
+    asked = await asyncio.gather(*(_look(home, name, ask, bool(supervisor)) for name, ask in parts.items()))
+    return found + [problem for problem in asked if problem]
+
+
+async def _look(home: Path, name: str, ask: Ask, supervised: bool) -> str:
+    """What is wrong with a part, or ""."""
+    process = ManagedProcess.adopt(home, name)
+    if process is None:
+        hope = f"; the supervisor starts it again: see {home / 'logs' / name}.log" if supervised else ""
+        return f"{name}: not running{hope}"
+    if await ask(process.facts):
+        return ""
+    return (
+        f"{name}: process {process.identity.pid} does not answer; if it stays so, run `penstock down` and "
+        f"`penstock up --detach` with `--home {home}`, and see {home / 'logs' / name}.log"
+    )
+
+
+async def _serves(port: int) -> bool:
+    async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
+        try:
+            stub: Any = health_pb2_grpc.HealthStub(channel)  # its types know synchronous channels only
+            answer = await stub.Check(health_pb2.HealthCheckRequest(), timeout=PATIENCE)
+        except grpc.aio.AioRpcError:
+            return False
+        return bool(answer.status == health_pb2.HealthCheckResponse.SERVING)
