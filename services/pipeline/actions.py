@@ -23,35 +23,10 @@ from penstock.api.training.v1 import training_service_pb2 as training_pb
 from penstock.api.training.v1.training_service_pb2_grpc import TrainingServiceStub
 from penstock.api.tuning.v1 import tuning_service_pb2 as tuning_pb
 from penstock.api.tuning.v1.tuning_service_pb2_grpc import TuningServiceStub
-from penstock.errors import InvalidArgument, PenstockError
+from penstock.errors import PenstockError
 from penstock.rpc.channels import Channels
 from penstock.sdk.documents import parse_duration, parse_mapping, parse_whole, parse_wholes
 from penstock.sdk.studies import parse_objective, parse_sampler, parse_space
-
-ACTIONS: dict[str, tuple[frozenset[str], frozenset[str]]] = {
-    # action -> (settings it must have, settings it may have)
-    "train": (frozenset({"dataset", "algorithm"}), frozenset({"parameters", "model"})),
-    "tune": (
-        frozenset({"dataset", "algorithm", "space", "objective"}),
-        frozenset({"parameters", "trials", "parallelism", "sampler", "model"}),
-    ),
-    "evaluate": (frozenset({"model", "dataset"}), frozenset({"rule", "baseline"})),
-    "deploy": (frozenset({"endpoint", "model"}), frozenset({"steps", "hold"})),
-}
-
-
-def check_settings(action: str, settings: Mapping[str, Any], field: str) -> None:
-    """Raise InvalidArgument for an unknown action, or a setting that is missing or unknown."""
-    if action not in ACTIONS:
-        raise InvalidArgument(f"{field}: '{action}' is none of {', '.join(ACTIONS)}.", field=f"{field}.action")
-    needed, possible = ACTIONS[action]
-    for name in sorted(needed - set(settings)):
-        raise InvalidArgument(f"{field}: a {action} step needs `{name}`.", field=f"{field}.{action}.{name}")
-    for name in sorted(set(settings) - needed - possible):
-        known = ", ".join(sorted(needed | possible))
-        raise InvalidArgument(
-            f"{field}: a {action} step has no `{name}`; it has {known}.", field=f"{field}.{action}.{name}"
-        )
 
 
 class StepFailed(PenstockError):

@@ -13,7 +13,8 @@ from penstock.expressions import evaluate as evaluate_cel
 TRIGGER_VARIABLES = frozenset({"event"})
 STEP_VARIABLES = frozenset({"event", "causes", "steps"})
 _REFERENCE = re.compile(r"\$\{([^}]*)\}")
-_STEP = re.compile(r"""\bsteps(?:\.([A-Za-z_]\w*)|\[\s*["']([^"']*)["']\s*\])""")
+_MEMBER = r"""(?:\.([A-Za-z_]\w*)\b(?!\s*\()|\[\s*["']([^"']*)["']\s*\])"""  # not a call, such as `.size()`
+_STEP = re.compile(rf"(?<![.\w])steps{_MEMBER}{_MEMBER}?")
 
 
 def check(expression: str, field: str, variables: Set[str]) -> None:
@@ -21,10 +22,18 @@ def check(expression: str, field: str, variables: Set[str]) -> None:
     try:
         unknown = sorted(variables_of(expression) - variables)
     except InvalidExpression as error:
-        raise InvalidArgument(f"{field}: '{_short(expression)}' is not CEL: {error}", field=field) from None
+        reason = str(error).removeprefix(f"Failed to parse expression '{expression}': ")  # it was just said
+        raise InvalidArgument(f"{field}: '{_short(expression)}' is not CEL: {reason}", field=field) from None
     if unknown:
         known = ", ".join(sorted(variables))
         raise InvalidArgument(f"{field}: '{_short(expression)}' names '{unknown[0]}'; there is {known}.", field=field)
+
+
+def check_condition(expression: str, field: str, variables: Set[str]) -> None:
+    """Raise InvalidArgument as `check` does, and for a constant that is neither true nor false."""
+    check(expression, field, variables)
+    if not variables_of(expression):
+        holds(expression, {}, field)
 
 
 def evaluate(expression: str, variables: Mapping[str, Any], field: str) -> Any:
@@ -70,8 +79,8 @@ def _text(value: Any) -> str:
     return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
 
 
-def check_references(value: Any, known: set[str], field: str) -> None:
-    """Raise InvalidArgument for a reference that is not CEL or names a step that does not come before."""
+def check_references(value: Any, known: Mapping[str, Set[str]], field: str) -> None:
+    """Raise InvalidArgument for a `${` that is not closed, or a reference as `check_expression` does."""
     if isinstance(value, Mapping):
         for key, item in value.items():
             check_references(item, known, f"{field}.{key}")
@@ -81,13 +90,18 @@ def check_references(value: Any, known: set[str], field: str) -> None:
     elif isinstance(value, str):
         for match in _REFERENCE.finditer(value):
             check_expression(match[1], known, field)
+        if "${" in _REFERENCE.sub("", value):
+            raise InvalidArgument(f"{field}: '{_short(value)}' has a `${{` without a `}}`.", field=field)
 
 
-def check_expression(expression: str, known: set[str], field: str) -> None:
-    """Raise InvalidArgument if an expression is not CEL or refers to a step that is not in `known`."""
+def check_expression(expression: str, known: Mapping[str, Set[str]], field: str) -> None:
+    """Raise InvalidArgument if an expression is not CEL, or refers to a step or an output that is not in `known`."""
     check(expression, field, STEP_VARIABLES)
     for match in _STEP.finditer(expression):
-        step = match[1] or match[2]
+        step, output = match[1] or match[2], match[3] or match[4]
         if step not in known:
             before = f"before it come {', '.join(sorted(known))}" if known else "no step comes before it"
             raise InvalidArgument(f"{field}: there is no earlier step '{step}'; {before}.", field=field)
+        if output and output not in known[step]:
+            gives = ", ".join(sorted(known[step]))
+            raise InvalidArgument(f"{field}: the step '{step}' gives no '{output}'; it gives {gives}.", field=field)
