@@ -56,7 +56,8 @@ def prepare_home(home: Path) -> None:
             pass
     except OSError as error:
         raise FailedPrecondition(
-            f"{home} must be a folder that you can write to: {error.strerror}. Choose another with --home."
+            f"{home} must be a folder that you can write to: {error.strerror}. Choose another with --home.",
+            field="home",
         ) from error
 
 

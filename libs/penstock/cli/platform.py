@@ -14,7 +14,6 @@ import click
 
 from penstock import names
 from penstock.cli.common import any_project, output_option, show_facts, table
-from penstock.cli.files import writing
 from penstock.cli.progress import Progress
 from penstock.errors import FailedPrecondition, PenstockError, Unavailable
 from penstock.runtime.settings import ClientSettings, Settings, data_directory, home_directory, mongodb_uri
@@ -74,15 +73,14 @@ def up(home: Path | None, port: int | None, detach: bool, project: str | None, o
 
 def _check_start(home: Path, port: int) -> None:
     """Raise PenstockError for what would stop the start, before there is anything of it."""
-    from penstock.backing.embedded import check_port
+    from penstock.backing.embedded import check_port, prepare_home
 
     check_port(home, port)
     if (uri := mongodb_uri()) is not None:
         from penstock.store.database import check_given  # the driver is slow to import, and rarely needed here
 
         check_given(uri)
-    with writing(home, "home"):
-        home.mkdir(parents=True, exist_ok=True, mode=0o700)
+    prepare_home(home)
 
 
 def _say_ready(home: Path, url: str, how_to_stop: str, output: str) -> None:

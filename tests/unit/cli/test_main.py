@@ -192,7 +192,7 @@ HUGE = "9" * 25
         (("up", "--port", "99999"), "--port"),
         (("up", "--port", "0"), "--port"),
         (("demo", "--port", "-1"), "--port"),
-        (("up", "--home", "/proc/x", "--port", str(free_port())), "/proc/x cannot be written"),
+        (("up", "--home", "/proc/x", "--port", str(free_port())), "/proc/x must be a folder that"),
         (("demo", "--to", "/proc/x"), "/proc/x cannot be written"),
     ],
 )
