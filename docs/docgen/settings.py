@@ -53,7 +53,7 @@ JOBS: Variables = (
     ("PENSTOCK_PARAMS", "A JSON file: the parameters, an object."),
     ("PENSTOCK_METRICS", "A file to append JSON lines of metrics to."),
     ("PENSTOCK_CHECKPOINT_DIR", "What the next attempt should find if this one is lost."),
-    ("PENSTOCK_PRUNE", "A path; once a file is there, the trial should end soon."),
+    ("PENSTOCK_PRUNE", "A path; once a file is there, the trial should end soon. No study writes it yet."),
     ("OMP_NUM_THREADS", "How many threads the job may use."),
 )
 

@@ -86,7 +86,9 @@ def _audit_row(entry: dict[str, Any]) -> dict[str, Any]:
     told = {**entry, "time": at.isoformat()}
     digest = hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()[:20]
     order = f"{at.timestamp():020.6f}-{digest}"
-    project = _project_of(entry.get("resource", ""))
+    project, of_token = _project_of(entry.get("resource", "")), entry.get("token_project", "")
+    if of_token and entry["outcome"] == "PERMISSION_DENIED":
+        project = of_token  # else anybody could write into the log of any project
     who = entry.get("on_behalf_of") or entry["subject"]
     return {**told, "_id": order, "order": order, "project": project, "project_subject": f"{project}/{who}"}
 

@@ -242,7 +242,9 @@ class ProjectServicer(ProjectServiceServicer):
         )
 
 
-_AUDIT_TEXTS: Sequence[str] = ("subject", "on_behalf_of", "token", "method", "resource", "outcome", "request_id")
+_AUDIT_TEXTS: Sequence[str] = (
+    "subject", "on_behalf_of", "token", "token_project", "method", "resource", "outcome", "request_id",
+)  # fmt: skip
 
 
 def _audit_entry(project: str, row: dict[str, Any]) -> pb.AuditEntry:

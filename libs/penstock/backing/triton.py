@@ -58,11 +58,6 @@ class TritonInstance:
         """Where KServe v2 over gRPC is answered; once started."""
         return self._port("grpc")
 
-    @property
-    def metrics_port(self) -> int:
-        """Where Prometheus metrics are; once started."""
-        return self._port("metrics")
-
     async def start(self, *, attached: bool = False, timeout: float = 60) -> ManagedProcess:
         """Adopt the running one or start one (on the ports that it had); returns when the model is ready.
 

@@ -201,8 +201,3 @@ def assignments(pairs: Sequence[str], field: str, what: str = "KEY") -> dict[str
         except RecursionError:
             raise InvalidArgument(f"The value of {key} is nested too deeply.", field=key) from None
     return result
-
-
-def interactive() -> bool:
-    """Whether a person watches."""
-    return sys.stderr.isatty()

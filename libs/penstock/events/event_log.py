@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Sequence
 
 from penstock.events.envelope import Event, from_entry
-from penstock.store import Database, Page, Rows, Span, format_time
+from penstock.store import Database, Rows, Span, format_time
 
 MAX_EVENTS = 1_000  # of one answer
 
@@ -38,11 +38,6 @@ class EventLog:
         span = Span("position", gt=_position(resource, after), lt=f"{resource}@~")
         page = await self._rows.find(span=span, limit=limit)
         return [from_entry(row["entry"]) for row in page]
-
-    async def by_time(self, after: str | None = None, limit: int = MAX_EVENTS) -> Page[Event]:
-        """All events, oldest first; `after` is the `next` of an earlier page."""
-        page = await self._rows.find(order_by="at", limit=limit, after=after)
-        return Page([from_entry(row["entry"]) for row in page], page.next)
 
     async def all(self) -> AsyncIterator[list[Event]]:
         """All events, oldest first, in portions."""

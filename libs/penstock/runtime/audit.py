@@ -92,6 +92,7 @@ def _entry(record: AuditRecord) -> AuditEntry:
         subject=record.caller.subject,
         on_behalf_of=record.caller.on_behalf_of,
         token=record.caller.token_id,
+        token_project="" if record.caller.platform else record.caller.project,
         method=record.method,
         resource=record.resource,
         outcome=record.outcome,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -88,11 +88,3 @@ class Views:
 def _as_of(draft: Draft, snapshot: Sequence[Any]) -> Draft:
     layer, segments = snapshot
     return replace(draft, layer=layer, segments=tuple(Segment(base, count) for base, count in segments))
-
-
-def head_of(view: View) -> int:
-    """The version above which nothing is visible yet."""
-    return view.dataset.head
-
-
-Texts = Mapping[str, str]

@@ -233,6 +233,22 @@ async def test_a_call_about_something_misspelt_does_not_hold_up_the_audit_log(ap
     assert "nothing" in {entry.resource for entry in listed.audit_entries}
 
 
+async def test_nobody_writes_into_the_audit_log_of_another_project(api: Api, world: World) -> None:
+    """With a subject that the project knows, even: an admin may give a token to anybody."""
+    stranger = Api(world, "elsewhere", world.mint("elsewhere", "admin", subject="mo"))
+    with pytest.raises(PermissionDenied):
+        await stranger.api.DeleteSecret(pb.DeleteSecretRequest(name=f"projects/{api.project}/secrets/payroll"))
+    await api.token("after")
+
+    async def there() -> bool:
+        return any(e.method.endswith("CreateToken") for e in await api.audit())
+
+    await eventually(there, 10)
+    assert not [e for e in await api.audit() if e.method.endswith("DeleteSecret")]
+    [entry] = [e for e in await stranger.audit() if e.method.endswith("DeleteSecret")]
+    assert (entry.subject, entry.token_project, entry.outcome) == ("mo", "elsewhere", "PERMISSION_DENIED")
+
+
 async def test_viewers_and_editors_may_not_see_the_audit_log(api: Api, world: World) -> None:
     for role in ("viewer", "editor"):
         with pytest.raises(PermissionDenied):

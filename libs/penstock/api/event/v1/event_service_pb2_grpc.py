@@ -60,7 +60,7 @@ class EventServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def WatchEvents(self, request, context):
-        """Follow the events of a project as they happen, from now on or from a moment on.
+        """Follow the events of a project as they happen, from now on.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

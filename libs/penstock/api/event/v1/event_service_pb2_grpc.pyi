@@ -31,7 +31,7 @@ class EventServiceStub:
     PublishEvent: grpc.UnaryUnaryMultiCallable[penstock.api.event.v1.event_service_pb2.PublishEventRequest, penstock.api.event.v1.events_pb2.Event]
     """Publish an event of one's own. Deduplicated by (source, id); a type that begins with `dev.penstock.` is refused."""
     WatchEvents: grpc.UnaryStreamMultiCallable[penstock.api.event.v1.event_service_pb2.WatchEventsRequest, penstock.api.event.v1.events_pb2.Event]
-    """Follow the events of a project as they happen, from now on or from a moment on."""
+    """Follow the events of a project as they happen, from now on."""
 
 @typing.type_check_only
 class EventServiceAsyncStub(EventServiceStub):
@@ -41,7 +41,7 @@ class EventServiceAsyncStub(EventServiceStub):
     PublishEvent: grpc.aio.UnaryUnaryMultiCallable[penstock.api.event.v1.event_service_pb2.PublishEventRequest, penstock.api.event.v1.events_pb2.Event]  # type: ignore[assignment]
     """Publish an event of one's own. Deduplicated by (source, id); a type that begins with `dev.penstock.` is refused."""
     WatchEvents: grpc.aio.UnaryStreamMultiCallable[penstock.api.event.v1.event_service_pb2.WatchEventsRequest, penstock.api.event.v1.events_pb2.Event]  # type: ignore[assignment]
-    """Follow the events of a project as they happen, from now on or from a moment on."""
+    """Follow the events of a project as they happen, from now on."""
 
 class EventServiceServicer(metaclass=abc.ABCMeta):
     """What programs outside do with events: publish their own, and follow all of a project's."""
@@ -60,7 +60,7 @@ class EventServiceServicer(metaclass=abc.ABCMeta):
         request: penstock.api.event.v1.event_service_pb2.WatchEventsRequest,
         context: _ServicerContext,
     ) -> typing.Union[collections.abc.Iterator[penstock.api.event.v1.events_pb2.Event], collections.abc.AsyncIterator[penstock.api.event.v1.events_pb2.Event]]:
-        """Follow the events of a project as they happen, from now on or from a moment on."""
+        """Follow the events of a project as they happen, from now on."""
 
 def add_EventServiceServicer_to_server(servicer: EventServiceServicer, server: typing.Union[grpc.Server, grpc.aio.Server]) -> None: ...
 

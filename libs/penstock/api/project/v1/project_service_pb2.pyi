@@ -232,6 +232,7 @@ class AuditEntry(google.protobuf.message.Message):
     RESOURCE_FIELD_NUMBER: builtins.int
     OUTCOME_FIELD_NUMBER: builtins.int
     REQUEST_ID_FIELD_NUMBER: builtins.int
+    TOKEN_PROJECT_FIELD_NUMBER: builtins.int
     name: builtins.str
     subject: builtins.str
     on_behalf_of: builtins.str
@@ -245,6 +246,10 @@ class AuditEntry(google.protobuf.message.Message):
     outcome: builtins.str
     """OK, or the name of the status that the call ended with."""
     request_id: builtins.str
+    token_project: builtins.str
+    """The project of the token, "" for one of the platform. What was refused for being of another project than the one
+    that it named is listed under this one.
+    """
     @property
     def time(self) -> google.protobuf.timestamp_pb2.Timestamp: ...
     def __init__(
@@ -259,10 +264,11 @@ class AuditEntry(google.protobuf.message.Message):
         resource: builtins.str = ...,
         outcome: builtins.str = ...,
         request_id: builtins.str = ...,
+        token_project: builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: typing_extensions.TypeAlias = typing.Literal["time", b"time"]
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["method", b"method", "name", b"name", "on_behalf_of", b"on_behalf_of", "outcome", b"outcome", "request_id", b"request_id", "resource", b"resource", "subject", b"subject", "time", b"time", "token", b"token"]
+    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["method", b"method", "name", b"name", "on_behalf_of", b"on_behalf_of", "outcome", b"outcome", "request_id", b"request_id", "resource", b"resource", "subject", b"subject", "time", b"time", "token", b"token", "token_project", b"token_project"]
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
 
 Global___AuditEntry: typing_extensions.TypeAlias = AuditEntry
