@@ -201,3 +201,15 @@ def assignments(pairs: Sequence[str], field: str, what: str = "KEY") -> dict[str
         except RecursionError:
             raise InvalidArgument(f"The value of {key} is nested too deeply.", field=key) from None
     return result
+
+
+def model_version(session: Session, text: str) -> str:
+    """The name of `MODEL@V`, or of the newest version of `MODEL`."""
+    from penstock.api.training.v1 import training_service_pb2 as pb
+
+    base, number = versioned(text, "model")
+    if number is None:
+        number = session.client.training.GetModel(
+            pb.GetModelRequest(name=session.client.name("model", base))
+        ).latest_version
+    return session.client.name("model_version", base, number)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from penstock.cli.common import Session, connected, describe, enum_name, last_id, short, to_dict
+from penstock.cli.common import Session, connected, describe, enum_name, last_id, model_version, short, to_dict
 from penstock.cli.files import read_json
 from penstock.cli.progress import follow_work
 from penstock.errors import PenstockError
@@ -52,7 +52,6 @@ endpoint.add_command(predict)
 def deploy(session: Session, name: str, model: str, steps: str, hold: float, request_id: str, wait: bool) -> None:
     """Serve a model version at an endpoint, shifting the traffic step by step."""
     from penstock.api.serving.v1 import serving_service_pb2 as pb
-    from penstock.cli.model import model_version
     from penstock.sdk.documents import parse_duration, parse_wholes
 
     wait_for = parse_duration(hold, "hold")

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from penstock.cli.common import Session, connected, enum_name, last_id, short, table, versioned
+from penstock.cli.common import Session, connected, enum_name, last_id, model_version, short, table, versioned
 from penstock.cli.files import writing
 from penstock.cli.progress import follow_work
 from penstock.errors import PenstockError
@@ -26,7 +26,6 @@ if TYPE_CHECKING:
 def evaluate(session: Session, model: str, dataset: str, rule: str, baseline: str, wait: bool) -> None:
     """Evaluate a model version on a dataset version; a failed verdict exits with 1."""
     from penstock.api.evaluation.v1 import evaluation_service_pb2 as pb
-    from penstock.cli.model import model_version
 
     base, number = versioned(dataset, "on")
     compared = ""

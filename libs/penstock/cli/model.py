@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from penstock.cli.common import Session, connected, last_id, short, versioned
+from penstock.cli.common import Session, connected, last_id, model_version, short, versioned
 from penstock.cli.evaluate import evaluate
 from penstock.cli.files import writing
 
@@ -84,15 +84,3 @@ def download(session: Session, name: str, target: Path) -> None:
             path.parent.mkdir(parents=True, exist_ok=True)
             save_stream(path, (c.data for c in chunks), file.digest)
     session.show(version, f"wrote {len(version.files)} files of {short(version.name)} to {target}")
-
-
-def model_version(session: Session, text: str) -> str:
-    """The name of `MODEL@V`, or of the newest version of `MODEL`."""
-    from penstock.api.training.v1 import training_service_pb2 as pb
-
-    base, number = versioned(text, "model")
-    if number is None:
-        number = session.client.training.GetModel(
-            pb.GetModelRequest(name=session.client.name("model", base))
-        ).latest_version
-    return session.client.name("model_version", base, number)
