@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import os
 import tempfile
 import threading
 import time
@@ -19,9 +20,12 @@ from penstock import names
 from penstock.backing.process import free_port
 from penstock.jobs.spec import Report
 from penstock.rpc.caller import RUNNER
+from penstock.run import log_metrics
+from penstock.runner.metrics import MetricsFile, MetricsStream
 from penstock.runner.reporter import GrpcReporter, Point
 
 BATCH = 1_000
+POLL_SECONDS = 0.1  # as the runner looks
 LIMITS = {1: Limit(">=", 15), 4: Limit(">=", 4)}
 # MLflow's server and client else ask servers outside for news; and its job runner, which nothing here asks for, takes
 # time and leaves a folder in /dev/shm.
@@ -36,13 +40,15 @@ class Reporters:
     """Our side: what a job's runner uses, one for each client, each with the token of its own run."""
 
     def __init__(self, platform: Platform, clients: int) -> None:
-        tokens, address = platform.tokens, platform.services_address
+        self._platform = platform
         self._batch = itertools.count(1)
-        self._made = []
-        for number in range(clients):
-            run = names.build("run", PROJECT, f"bench-{clients}-{number}")
-            token = tokens.mint(run, PROJECT, RUNNER, 3600, token_id=f"bench-{clients}-{number}.1")
-            self._made.append(GrpcReporter(run, 1, lambda token=token: Report(address, token)))  # type: ignore[misc]
+        self._loops = itertools.count()
+        self._made = [self._reporter(f"bench-{clients}-{number}") for number in range(clients)]
+
+    def _reporter(self, id: str) -> GrpcReporter:
+        run = names.build("run", PROJECT, id)
+        token = self._platform.tokens.mint(run, PROJECT, RUNNER, 3600, token_id=f"{id}.1")
+        return GrpcReporter(run, 1, lambda: Report(self._platform.services_address, token))
 
     def seconds(self, points: int, calls: int) -> float:
         """How long `calls` reports of `points` metrics of every client take, at once."""
@@ -60,6 +66,28 @@ class Reporters:
             reporter.append_metrics(
                 number, [Point("loss", number * BATCH + i, 0.5, time.time()) for i in range(points)]
             )
+
+    def loop(self, points: int) -> float:
+        """How long a training loop that logs `points` metrics one by one takes, until the last of them is durable.
+
+        By what a job has: the file that `penstock.run` appends to, and the runner's own reader, batches and reporter.
+        """
+        with tempfile.TemporaryDirectory(prefix="penstock-bench-") as folder:
+            file = Path(folder) / "metrics"
+            reporter = self._reporter(f"bench-loop-{next(self._loops)}")
+            stream = MetricsStream(MetricsFile(file, say), Path(folder) / "kept", reporter, say)
+            os.environ["PENSTOCK_METRICS"] = str(file)
+            began = time.perf_counter()
+            logging = threading.Thread(target=_log, args=(points,))
+            logging.start()
+            while logging.is_alive():
+                stream.poll()
+                logging.join(POLL_SECONDS)
+            stream.poll(end=True)
+            stream.close(60)
+            taken = time.perf_counter() - began
+            del os.environ["PENSTOCK_METRICS"]
+            return taken
 
     def close(self) -> None:
         """Close the connections."""
@@ -92,8 +120,28 @@ def _rows(platform: Platform, peer: Script, workers: int, options: Options) -> l
         )
         what = "one durable metric" if operation == "single" else f"{BATCH:,} metrics in one call"
         rows.append(_row(f"{what}, MLflow with {workers} worker{'s' if workers > 1 else ''}", found, workers))
+    if workers == 1:
+        rows.append(_loop(reporters, peer, options))
     reporters.close()
     return rows
+
+
+def _log(points: int) -> None:
+    for step in range(points):
+        log_metrics(step=step, loss=0.5)
+
+
+def _loop(reporters: Reporters, peer: Script, options: Options) -> Row:
+    """What a user waits for: no budget, beside the single call that has one."""
+    points = options.pick(BATCH, 50)
+    found = interleave(
+        lambda: reporters.loop(points) / points,
+        partial(_theirs, peer, "single", options.pick(20, 4), 1),
+        options.pick(7, 1),
+    )
+    what = f"a loop that logs {points:,} metrics one by one, until all are durable"
+    ours, theirs = milliseconds(found.ours), milliseconds(found.peer)
+    return Row(what, found.speedup(), ours=ours, peer=theirs, note="a metric, 1 worker")
 
 
 def _ours(reporters: Reporters, points: int, calls: int, clients: int) -> float:
@@ -140,5 +188,7 @@ def _settings() -> list[str]:
         "job does, each call durable (w: majority, j: true) before its answer",
         f"peer: MLflow {version_of('mlflow')}: `python {server}` (and --workers 4), SQLite with its defaults, "
         "MlflowClient.log_metric and log_batch over REST",
+        "the loop: penstock.run.log_metrics 1,000 times, as in a job, while the runner's reader looks every 0.1 s and "
+        "sends batches; until the last is durable. The peer's loop is its single call, which is durable each time",
         "as many clients (threads of one process) as the peer has workers, on both sides",
     ]
