@@ -18,6 +18,7 @@ from penstock.errors import ResourceExhausted, Unavailable
 from penstock.events import subjects
 from penstock.events.credentials import inbox_prefix
 from penstock.events.envelope import Event, encode
+from penstock.events.figures import EventFigures
 
 log = logging.getLogger(__name__)
 
@@ -44,8 +45,9 @@ async def cancellable(operation: Coroutine[Any, Any, T]) -> T:
 class Bus:
     """A connection to NATS and the streams of events on it."""
 
-    def __init__(self, client: Client) -> None:
+    def __init__(self, client: Client, figures: EventFigures | None = None) -> None:
         self.client = client
+        self.figures = figures or EventFigures()
         self.context: JetStreamContext = client.jetstream(timeout=PUBLISH_TIMEOUT)
         self.connections = 1  # how often a connection was made: a new one has forgotten all pull requests
 
@@ -58,13 +60,14 @@ class Bus:
         *,
         max_age: timedelta = timedelta(days=30),
         replicas: int = 1,
+        figures: EventFigures | None = None,
     ) -> Bus:
         """Connect (waiting for the server as long as it takes) and make the streams.
 
         `credentials` is a `.creds` file; `name` the user's, whose inboxes alone it may read. Events stay in the
         stream for `max_age`; whoever comes later gets them from their owners.
         """
-        bus = cls(Client())
+        bus = cls(Client(), figures)
 
         async def reconnected() -> None:
             bus.connections += 1

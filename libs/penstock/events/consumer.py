@@ -69,6 +69,7 @@ class Consumer:
         self._tasks: set[asyncio.Task[None]] = set()
         self._dispatching = asyncio.Lock()
         self._held: set[Delivery] = set()
+        bus.figures.holding(name, lambda: len(self._held))
         self._released = asyncio.Event()
         self._wake = asyncio.Event()
         self._look_behind = True  # for what waits behind no letter: whoever released it did not come to the end
@@ -116,6 +117,7 @@ class Consumer:
             self._retry_delays,
             self._settle,
             self._refuse,
+            self._bus.figures,
         )
 
     def _durable(self, created: datetime) -> api.ConsumerConfig:

@@ -20,6 +20,7 @@ from penstock.errors import Unavailable
 from penstock.events.cursors import Cursor, Cursors
 from penstock.events.dead_letters import DeadLetter, DeadLetters, LetterState, letter_id
 from penstock.events.envelope import Event
+from penstock.events.figures import EventFigures
 from penstock.store import Cause, current_cause
 
 log = logging.getLogger(__name__)
@@ -70,6 +71,7 @@ class Work:
     retry_delays: Sequence[float]  # seconds after the first, second, … failure
     settle: Callable[[Sequence[Delivery]], Awaitable[None]]  # acknowledge
     refuse: Callable[[Sequence[Delivery]], Awaitable[None]]  # have it delivered again later
+    figures: EventFigures = field(default_factory=EventFigures)
     gaps: dict[str, float] = field(default_factory=dict)  # resource -> when its gap was first seen
 
 
@@ -154,6 +156,7 @@ class Lane:
         failures = cursor.failures
         while (error := await self._handle(event)) is not None:
             failures += 1
+            work.figures.handled(work.consumer, "failed" if failures < FAILURES else "dead")
             if failures >= FAILURES:
                 await work.letters.put(work.consumer, event, LetterState.DEAD, _text(error), failures)
                 log.error("%s gave up %s: %s", work.consumer, event.id, _text(error))
@@ -164,6 +167,7 @@ class Lane:
             await asyncio.sleep(work.retry_delays[min(failures, len(work.retry_delays)) - 1])
         if failures:
             await work.letters.remove(letter_id(work.consumer, event.id))  # of one who died before storing the cursor
+        work.figures.handled(work.consumer, "applied")
         return after
 
     async def _handle(self, event: Event) -> Exception | None:

@@ -18,6 +18,7 @@ from penstock.api.project.v1.project_service_pb2 import ListDeniedTokensRequest
 from penstock.api.project.v1.project_service_pb2_grpc import ProjectServiceStub
 from penstock.errors import FailedPrecondition, InvalidArgument, PenstockError, Unavailable
 from penstock.events import Bus
+from penstock.events.figures import EventFigures
 from penstock.objects import ObjectStore
 from penstock.rpc import causes, paging
 from penstock.rpc.addresses import TlsFiles
@@ -128,7 +129,8 @@ class Host:
     async def _context(self, service: str, objects: ObjectStore) -> Context:
         settings = self.settings
         credentials = _credentials(settings.nats_credentials, service)
-        bus = await Bus.connect(settings.nats_url, credentials, service)
+        figures = EventFigures(service, self._registry)
+        bus = await Bus.connect(settings.nats_url, credentials, service, figures=figures)
         self._closing.push_async_callback(bus.close)
         context = Context(service, settings, self.tokens, self._new_channels(service), bus, objects, self._registry)
         self._closing.push_async_callback(_close, context.databases)
