@@ -60,12 +60,14 @@ class Attempt:
 
     @property
     def marker(self) -> str:
-        """What the command's processes carry in their environment; "" while there is none."""
-        return self.read("marker") or ""
+        """What the command's processes carry in their environment; "" while there is none, and in a copy of it."""
+        text = self.read("marker")
+        marker, lock = json.loads(text) if text else ("", None)
+        return str(marker) if lock == self._lock_file() else ""
 
     def mark(self) -> str:
         """Make the marker: by chance, so that no other job can name this one's. For who holds the lock."""
-        self.write("marker", secrets.token_hex(12))
+        self.write("marker", json.dumps([secrets.token_hex(12), self._lock_file()]))
         return self.marker
 
     def write(self, name: str, text: str) -> None:

@@ -89,7 +89,7 @@ class LocalExecutor:
 
     async def jobs(self, prefix: str) -> list[str]:
         """The jobs that have a folder."""
-        return await asyncio.to_thread(lambda: sorted(folder.name for folder in self._root.glob(f"{prefix}*")))
+        return await asyncio.to_thread(self._jobs, prefix)
 
     async def remove(self, job: str) -> bool:
         """Remove a job's folder, with all attempts, unless one is held. TimeoutError if a process cannot be ended."""
@@ -137,6 +137,9 @@ class LocalExecutor:
         attempt = Attempt.of(self._root, ref)
         attempt.folder.mkdir(parents=True, exist_ok=True)
         attempt.cancel(grace)
+
+    def _jobs(self, prefix: str) -> list[str]:
+        return sorted(folder.name for folder in self._root.glob(f"{prefix}*") if folder.is_dir())
 
     def _kill_rest(self, attempt: Attempt) -> int:
         shim = attempt.identity("start.json")
