@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from penstock.backing.process import ManagedProcess, free_port
+from penstock.cli.platform import start_detached
 from tests.e2e.conftest import PENSTOCK, Platform
 
 
@@ -90,6 +91,17 @@ def test_a_second_up_starts_nothing(own: Platform) -> None:
     assert own.url in said(own, "up", "--port", str(free_port()), "--detach", code=2)
     assert (own.home / "run" / "platform.ready").exists()
     assert process(own, "supervisor").identity == before
+
+
+def test_a_supervisor_that_was_killed_a_moment_ago_is_no_reason_to_start_none(own: Platform) -> None:
+    """Its process is there for some milliseconds more."""
+    port = int(own.url.rpartition(":")[2])
+    for _ in range(3):
+        before = process(own, "supervisor").identity
+        before.signal(signal.SIGKILL)
+        assert start_detached(own.home, port) == own.url
+        assert process(own, "supervisor").identity != before
+    until_ready(own)
 
 
 def test_figures_stay_where_they_are(own: Platform) -> None:

@@ -9,6 +9,7 @@ import signal
 import sys
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
@@ -18,11 +19,15 @@ from penstock.cli.progress import Progress
 from penstock.errors import FailedPrecondition, PenstockError, Unavailable
 from penstock.runtime.settings import ClientSettings, Settings, data_directory, home_directory, mongodb_uri
 
+if TYPE_CHECKING:
+    from penstock.backing.process import ManagedProcess
+
 DEFAULT_PORT = 8420
 _HOME = click.option(
     "--home", type=click.Path(path_type=Path, file_okay=False), help="The home [PENSTOCK_HOME, or ~/.penstock]."
 )
 _DETACH_PATIENCE = 90.0  # seconds
+_DYING_SECONDS = 0.3  # how long a process that was killed may take to go
 
 
 @click.command()
@@ -97,12 +102,10 @@ def _runs_already(home: Path, port: int | None, wait: bool, output: str) -> bool
 
     Raises Unavailable if a part of it is down, FailedPrecondition if it has another port than the wanted one.
     """
-    from penstock.backing.embedded import SUPERVISOR
-    from penstock.backing.process import ManagedProcess
     from penstock.backing.readiness import what_is_down
 
-    supervisor = ManagedProcess.adopt(home, SUPERVISOR)
-    if supervisor is None or supervisor.identity.pid == os.getpid():
+    supervisor = _supervisor(home)
+    if supervisor is None:
         return False
     url = f"http://127.0.0.1:{supervisor.facts['port']}"
     if port not in (None, supervisor.facts["port"]):
@@ -119,6 +122,17 @@ def _runs_already(home: Path, port: int | None, wait: bool, output: str) -> bool
     facts = {"home": str(home), "url": url, "token_file": str(home / "token"), "ready": True}
     show_facts(output, facts, f"already ready at {url}")
     return True
+
+
+def _supervisor(home: Path) -> ManagedProcess | None:
+    """Who keeps the platform of a home up, unless it is this process. One that was just killed is gone in a moment."""
+    from penstock.backing.embedded import SUPERVISOR
+    from penstock.backing.process import ManagedProcess
+
+    found = ManagedProcess.adopt(home, SUPERVISOR)
+    if found is None or found.identity.pid == os.getpid() or found.identity.wait(_DYING_SECONDS):
+        return None
+    return found
 
 
 def _ready_file(home: Path) -> Path:
@@ -140,6 +154,7 @@ def start_detached(home: Path, port: int, project: str | None = None) -> str:
 
     prepare_home(home)
     ready = _ready_file(home)
+    _supervisor(home)  # one that is about to go is no reason to start none
 
     def program() -> Program:
         ready.unlink(missing_ok=True)  # of a supervisor that was killed

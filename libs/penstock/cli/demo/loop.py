@@ -18,7 +18,7 @@ from penstock.api.training.v1 import training_service_pb2 as training_pb
 from penstock.api.tuning.v1 import tuning_service_pb2 as tuning_pb
 from penstock.cli.demo.digits import Digits, write_jsonl
 from penstock.cli.demo.traffic import Traffic
-from penstock.errors import PenstockError, Unavailable
+from penstock.errors import NotFound, PenstockError, Unavailable
 from penstock.objects.paths import safe_join
 from penstock.rpc.structs import to_struct
 from penstock.sdk.client import Client
@@ -244,11 +244,15 @@ class Loop:
         writes = self.client.last_writes
         request = lineage_pb.TraceRequest(name=last.prediction, at_least=writes)
         deadline = time.monotonic() + 20
-        while True:
-            graph = self.client.lineage.Trace(request)
-            # What the pipeline wrote is not among this client's writes: wait for the whole path to be known.
-            kinds = {node.kind for node in graph.nodes}
-            if {"model_version", "run", "dataset_version"} <= kinds or time.monotonic() > deadline:
+        graph = lineage_pb.TraceResponse()
+        # What the pipeline wrote is not among this client's writes: wait for the whole path to be known.
+        while not {"model_version", "run", "dataset_version"} <= {node.kind for node in graph.nodes}:
+            try:
+                graph = self.client.lineage.Trace(request)
+            except NotFound:  # not even the revision is
+                if time.monotonic() > deadline:
+                    raise
+            if time.monotonic() > deadline:
                 break
             time.sleep(0.1)
         records = self.client.lineage.ListTracedRecords(
