@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass, field
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ import pytest
 import pytest_asyncio
 
 from penstock.backing.wheels import wheel_binary
-from penstock.edge import Edge, Member
+from penstock.edge import AccessRecord, Edge, Member, Position
 from penstock.rpc.keys import Keys
 from penstock.rpc.tokens import Tokens
 from tests.integration.edge.api_server import ApiServer, descriptor_set
@@ -99,6 +100,19 @@ class Platform:
 
     def metadata(self, project: str = "alpha", role: str = "editor", **more: Any) -> list[tuple[str, str]]:
         return list(self.headers(project, role, **more).items())
+
+    async def records(
+        self, since: Position, number: int, began: datetime | None = None
+    ) -> tuple[list[AccessRecord], Position]:
+        """The next records of requests that began then or later, as many as asked for: Envoy writes them late."""
+        found: list[AccessRecord] = []
+        for _ in range(400):
+            more, since = self.edge.access_log(since)
+            found.extend(record for record in more if began is None or record.time >= began)
+            if len(found) >= number:
+                break
+            await asyncio.sleep(0.02)
+        return found, since
 
     def write_base(self, **changes: Any) -> None:
         given: dict[str, Any] = {

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable
 
 import aiohttp
@@ -10,22 +9,9 @@ import grpc
 import pytest
 from tritonclient.grpc import service_pb2, service_pb2_grpc
 
-from penstock.edge import AccessRecord, Position
 from tests.integration.edge.conftest import ModelServer, Platform
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
-
-
-async def records(platform: Platform, since: Position, number: int) -> tuple[list[AccessRecord], Position]:
-    """The next records, as many as asked for."""
-    found: list[AccessRecord] = []
-    for _ in range(200):
-        more, since = platform.edge.access_log(since)
-        found.extend(more)
-        if len(found) >= number:
-            break
-        await asyncio.sleep(0.02)
-    return found, since
 
 
 async def test_each_answer_of_an_endpoint_is_recorded(
@@ -49,7 +35,7 @@ async def test_each_answer_of_an_endpoint_is_recorded(
             assert name != "good"
     async with http.get(f"{platform.url}/v1/projects/alpha/things/x", headers=platform.headers()):
         pass  # not of an endpoint: no record
-    found, position = await records(platform, start, 6)
+    found, position = await platform.records(start, 6)
     assert [(r.endpoint, r.status, r.grpc_status, r.revision) for r in found] == [
         ("good", 200, None, 1),
         ("good", 200, 0, 1),
@@ -73,6 +59,6 @@ async def test_no_record_is_lost_when_the_log_is_rotated(platform: Platform, htt
                 assert response.status == 200
             asked += 1
         assert await edge.rotate_access_log(max_bytes=0 if turn else 1 << 30) == bool(turn)
-        more, position = await records(platform, position, 20)
+        more, position = await platform.records(position, 20)
         found.extend(more)
     assert len(found) == len({record.request_id for record in found}) == asked
