@@ -6,15 +6,11 @@ import math
 import re
 from collections.abc import Mapping, Sequence
 
+from penstock.algorithms.catalogue import EVALUATION_METRICS as METRICS
 from penstock.errors import InvalidArgument
 from penstock.expressions import InvalidExpression, evaluate, variables_of
 from services.evaluation.model import Verdict
 
-# What an evaluation computes; a rule that names anything else can never hold.
-METRICS = (
-    "accuracy", "log_loss", "macro_precision", "macro_recall", "macro_f1", "weighted_precision", "weighted_recall",
-    "weighted_f1", "records",
-)  # fmt: skip
 BASELINE = "baseline"
 FIELD = "evaluation.rule"
 _WORD = re.compile(r"\b[A-Za-z_]\w*")

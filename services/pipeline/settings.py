@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from penstock import names
-from penstock.algorithms.catalogue import CATALOGUE, Algorithm
+from penstock.algorithms.catalogue import CATALOGUE, EVALUATION_METRICS, Algorithm
 from penstock.errors import InvalidArgument
 from penstock.expressions import InvalidExpression, variables_of
 from penstock.sdk.documents import parse_duration, parse_mapping, parse_text, parse_whole, parse_wholes
@@ -34,6 +34,7 @@ OUTPUTS: dict[str, frozenset[str]] = {
 }
 _TRAINERS = {name: found for name, found in CATALOGUE.items() if found.kind == "trainer"}
 _WHOLE = 100  # per cent
+_BASELINE = "baseline"  # in a rule: what the model is compared with
 
 
 def check_settings(action: str, settings: Mapping[str, Any], field: str) -> None:
@@ -112,11 +113,13 @@ def _algorithm(value: Any, field: str) -> None:
 
 
 def _rule(value: Any, field: str) -> None:
-    """Which metrics there are, only the evaluation service knows."""
     try:
-        variables_of(parse_text(value, field))
+        unknown = sorted(variables_of(parse_text(value, field)) - {*EVALUATION_METRICS, _BASELINE})
     except InvalidExpression as error:
         raise InvalidArgument(f"{field} is not CEL: {error}", field=field) from None
+    if unknown:
+        known = ", ".join(EVALUATION_METRICS)
+        raise InvalidArgument(f"{field} names '{unknown[0]}'; there are {known}, and {_BASELINE}.", field=field)
 
 
 def _steps(value: Any, field: str) -> None:

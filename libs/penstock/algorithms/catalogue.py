@@ -156,6 +156,12 @@ CATALOGUE: dict[str, Algorithm] = {
     )
 }
 
+# What `evaluate-classification` computes of a whole dataset version, and so what a verdict's rule may name.
+EVALUATION_METRICS = (
+    "accuracy", "log_loss", "macro_precision", "macro_recall", "macro_f1", "weighted_precision", "weighted_recall",
+    "weighted_f1", "records",
+)  # fmt: skip
+
 
 def algorithm(name: str) -> Algorithm:
     """The built-in of that name. Raises NotFound with the list of known ones."""

@@ -40,11 +40,27 @@ class JsonLines:
             yield make_row(number, _parse(line, number), self._key_field, self.cleaner, f"line {number}")
 
 
+class _Twice(Exception):
+    """The name of a field that an object has twice."""
+
+
+def _object(fields: list[tuple[str, Any]]) -> dict[str, Any]:
+    """As JSON objects are read, but never one of two values silently."""
+    found = dict(fields)
+    if len(found) < len(fields):
+        names = [name for name, _ in fields]
+        raise _Twice(next(name for name in names if names.count(name) > 1)[:80])
+    return found
+
+
 def _parse(line: bytes, number: int) -> dict[str, Any]:
     try:
-        value = json.loads(line.rstrip(b"\r\n").decode())  # with its end, what is cut off would break in a line 2
+        # Without its end: with it, what is cut off would break in a line 2.
+        value = json.loads(line.rstrip(b"\r\n").decode(), object_pairs_hook=_object)
     except UnicodeDecodeError as error:
         raise BadFile(f"line {number} is not UTF-8 (byte {error.start + 1}): save the file as UTF-8.") from error
+    except _Twice as error:
+        raise BadFile(f"line {number}: the field '{error}' is there twice: which one holds?") from error
     except json.JSONDecodeError as error:
         raise BadFile(f"line {number}, column {error.colno}: not valid JSON ({error.msg}).") from error
     except RecursionError as error:

@@ -143,6 +143,8 @@ BAD_CSV = [
 ]
 BAD_JSONL = [
     ('{"id":"a"}\n{"id":"b"', "line 2, column 10"),
+    ('{"id":"a"}\n{"id":"b","x":1,"x":2}\n', "line 2: the field 'x' is there twice"),
+    ('{"id":"a","in":[{"y":1,"y":1}]}\n', "the field 'y' is there twice"),
     ('{"id":"a"}\n{"id":\n', "line 2, column 7"),
     ('{"id":"a"}\n[1]\n', "line 2 holds a list"),
     ('{"id":"a","v":{"z":[Infinity]}}\n', r"line 1: field 'v.z\[0\]': Infinity"),

@@ -94,6 +94,7 @@ def test_the_field_that_is_wrong_is_named(value: Pipeline, field: str) -> None:
         ("tune", "objective", {"metric": "accuracy", "direction": "up"}, ""),
         ("tune", "trials", "few", ""),
         ("evaluate", "rule", "accuracy >=", ""),
+        ("evaluate", "rule", "acuracy >= 0.9", ""),
         ("evaluate", "baseline", "digits@one", ""),
         ("deploy", "endpoint", "T E", ""),
         ("deploy", "model", "digits@0", ""),
