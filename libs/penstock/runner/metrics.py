@@ -22,6 +22,8 @@ from penstock.runner.reporter import Point, Refused, Reporter
 MAX_BATCH = 1000
 BATCH_SECONDS = 0.5
 MAX_LINE = 1 << 20
+MAX_POINTS = 1_000_000  # of a job: the platform reads them all when the job ends
+MAX_NAMES = 1_000
 BACKOFF_SECONDS = (0.2, 10.0)
 _WORDS = {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}
 
@@ -56,7 +58,10 @@ def _value(name: str, value: Any) -> float:
 
 
 class MetricsFile:
-    """Reads what is appended to the metrics file. It is opened before the command runs and never by name again."""
+    """Reads what is appended to the metrics file. It is opened before the command runs and never by name again.
+
+    After MAX_POINTS only the last value of each metric counts; of more than MAX_NAMES names the later are left out.
+    """
 
     def __init__(self, path: Path, complain: Callable[[str], None]) -> None:
         self._file = os.open(path, os.O_RDONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK, 0o600)
@@ -64,6 +69,9 @@ class MetricsFile:
         self._line = 0
         self._complaints = 0
         self._complain = complain
+        self._names: set[str] = set()
+        self._room = MAX_POINTS
+        self._last: dict[str, Point] = {}  # of what there was no room for
 
     def read(self, *, end: bool = False) -> list[Point]:
         """The points of the lines completed since the last call; with `end`, of a last line without newline too."""
@@ -71,13 +79,23 @@ class MetricsFile:
         while chunk := os.read(self._file, 1 << 18):
             *lines, self._rest = (self._rest + chunk).split(b"\n")
             for line in lines:
-                points += self._parse(line)
+                points += self._taken(self._parse(line))
             if len(self._rest) > MAX_LINE:
                 self._rest = b"{"  # no JSON: complained about when its newline comes
-        if end and self._rest:
-            points += self._parse(self._rest)
-            self._rest = b""
+        if end:
+            points += self._taken(self._parse(self._rest))
+            points += self._last.values()
+            self._rest, self._last = b"", {}
         return points
+
+    def _taken(self, points: list[Point]) -> list[Point]:
+        """Those of a line that there is room for."""
+        taken, late = points[: self._room], points[self._room :]
+        self._room -= len(taken)
+        if late and not self._last:
+            self._complain(f"there are more than {MAX_POINTS} metrics: of what follows only the last values are kept")
+        self._last |= {point.name: point for point in late}
+        return taken
 
     def close(self) -> None:
         """Close the file."""
@@ -88,7 +106,12 @@ class MetricsFile:
         if not line.strip():
             return []
         try:
-            return parse_line(line, time.time())
+            points = parse_line(line, time.time())
+            fresh = {point.name for point in points} - self._names
+            if len(self._names) + len(fresh) > MAX_NAMES:
+                raise ValueError(f"there are more than {MAX_NAMES} names of metrics")
+            self._names |= fresh
+            return points
         except (ValueError, OverflowError, RecursionError) as error:
             self._complaints += 1
             if self._complaints <= 10:

@@ -92,6 +92,25 @@ def test_a_line_without_end_takes_no_memory(tmp_path: Path, notes: list[str]) ->
     assert len(notes) == 1
 
 
+def test_of_too_many_points_the_last_of_each_metric_is_kept(
+    tmp_path: Path, notes: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(metrics, "MAX_POINTS", 5)
+    file = MetricsFile(tmp_path / "in", notes.append)
+    (tmp_path / "in").write_text("".join(json.dumps({"step": n, "a": n, "b": -n, "at": 1}) + "\n" for n in range(10)))
+    assert [(p.name, p.value) for p in file.read()] == [("a", 0), ("b", 0), ("a", 1), ("b", -1), ("a", 2)]
+    assert [(p.name, p.step, p.value) for p in file.read(end=True)] == [("b", 9, -9), ("a", 9, 9)]
+    assert file.read(end=True) == [] and len(notes) == 1 and "more than 5 metrics" in notes[0]
+
+
+def test_names_of_metrics_are_bounded(tmp_path: Path, notes: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(metrics, "MAX_NAMES", 2)
+    file = MetricsFile(tmp_path / "in", notes.append)
+    (tmp_path / "in").write_text('{"a": 1}\n{"a": 2, "b": 1}\n{"b": 2, "c": 1}\n{"a": 3, "b": 3}\n')
+    assert [(p.name, p.value) for p in file.read()] == [("a", 1), ("a", 2), ("b", 1), ("a", 3), ("b", 3)]
+    assert notes == ["line 3 of PENSTOCK_METRICS is left out: there are more than 2 names of metrics"]
+
+
 def test_a_metrics_file_that_is_a_link_is_not_followed(tmp_path: Path, notes: list[str]) -> None:
     (tmp_path / "secret").write_text("x")
     (tmp_path / "in").symlink_to(tmp_path / "secret")
