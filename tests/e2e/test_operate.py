@@ -7,7 +7,7 @@ import stat
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -48,11 +48,13 @@ def process(platform: Platform, name: str) -> ManagedProcess:
 
 
 @contextmanager
-def stopped(running: ManagedProcess) -> Iterator[None]:
+def stopped(processes: Sequence[ManagedProcess]) -> Iterator[None]:
     """Hung, as far as anybody can see."""
-    running.identity.signal(signal.SIGSTOP)
+    for running in processes:
+        running.identity.signal(signal.SIGSTOP)
     yield
-    running.identity.signal(signal.SIGCONT)
+    for running in processes:
+        running.identity.signal(signal.SIGCONT)
 
 
 def until_ready(platform: Platform) -> None:
@@ -61,15 +63,15 @@ def until_ready(platform: Platform) -> None:
         assert time.monotonic() < deadline
 
 
-@pytest.mark.parametrize("name", ["services", "nats", "mongodb", "envoy"])
-def test_status_names_what_does_not_answer(own: Platform, name: str) -> None:
+def test_status_names_what_does_not_answer(own: Platform) -> None:
     assert f"{own.url}  ready" in said(own, "status")
-    hung = process(own, name)
-    with stopped(hung):
-        told = said(own, "status", code=3)
-        assert f"{own.url}  not ready" in told
-        assert f"{name}: process {hung.identity.pid} does not answer" in told
-        assert f"{name}: process" in said(own, "up", code=3)
+    hung = {name: process(own, name) for name in ("services", "nats", "mongodb", "envoy")}
+    with stopped(list(hung.values())):
+        told, again = said(own, "status", code=3), said(own, "up", code=3)
+    assert f"{own.url}  not ready" in told
+    for name, of in hung.items():
+        assert f"{name}: process {of.identity.pid} does not answer" in told
+        assert f"{name}: process" in again
     until_ready(own)
 
 

@@ -18,6 +18,7 @@ from penstock.backing.nats import NatsServer
 from penstock.backing.supervisor import Backoff, Supervisor
 from penstock.errors import ResourceExhausted, Unavailable
 from penstock.events import Bus, subjects
+from penstock.events import bus as bus_module
 from penstock.events.credentials import Permissions
 from tests.integration.backing.waiting import until
 
@@ -99,6 +100,7 @@ async def test_a_stream_is_updated_only_where_it_differs(server: NatsServer, mon
 
 async def test_events_flow_again_after_a_full_disk(server: NatsServer, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(supervisor, "LOOK_SECONDS", 0.1)
+    monkeypatch.setattr(bus_module, "PUBLISH_TIMEOUT", 1.0)
     await server.start(attached=True)
     bus = await connect(server)
     looked = asyncio.Event()
@@ -120,7 +122,10 @@ async def test_events_flow_again_after_a_full_disk(server: NatsServer, monkeypat
     await watching.close()
 
 
-async def test_a_start_adopts_no_nats_that_takes_nothing_more(server: NatsServer) -> None:
+async def test_a_start_adopts_no_nats_that_takes_nothing_more(
+    server: NatsServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(bus_module, "PUBLISH_TIMEOUT", 1.0)
     before = await server.start(attached=True)
     bus = await connect(server)
     await bus.send(SUBJECT, b"before", {})

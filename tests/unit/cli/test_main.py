@@ -25,6 +25,7 @@ from penstock.cli.files import read_json, read_yaml
 from penstock.cli.paging import pages
 from penstock.cli.train import logs
 from penstock.runtime.settings import data_directory
+from penstock.store import database
 
 
 def run(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, str]:
@@ -217,6 +218,7 @@ def test_a_port_in_use_and_a_database_that_is_not_there_are_found_before_anythin
             code, out, err = run(capsys, "up", "--home", str(home), "--port", str(port), *more)
             assert (code, out) == (2, "")
             assert err.startswith(f"error: Port {port} is in use")
+    monkeypatch.setitem(database._OPTIONS, "connectTimeoutMS", 300)
     for uri in ("nonsense", f"mongodb://127.0.0.1:{port}"):
         monkeypatch.setenv("PENSTOCK_MONGODB_URI", uri)
         code, out, err = run(capsys, "up", "--home", str(home), "--port", str(port))
