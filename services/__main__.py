@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import gc
 import importlib
 import json
 import os
@@ -74,7 +75,11 @@ async def serve(host: Host, ready_file: Path | None) -> None:
             starting.cancel()
             await asyncio.gather(starting, return_exceptions=True)
             return
-        announce(await starting, host, ready_file)
+        address = await starting
+        # What is there now stays; and a bulk of records, each a few objects without cycles, is no reason to look often.
+        gc.freeze()
+        gc.set_threshold(50_000, 20, 100)
+        announce(address, host, ready_file)
         await stopping
         withdraw(ready_file)
         await host.stop()

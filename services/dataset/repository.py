@@ -44,7 +44,8 @@ class Revision:
 
 def revision_id(key: str, number: int) -> str:
     """`<encoded key>/<number, 12 digits>`."""
-    return f"{quote(key, safe='')}/{number:012d}"
+    encoded = key if key.isascii() and key.isalnum() else quote(key, safe="")
+    return f"{encoded}/{number:012d}"
 
 
 class Repository:

@@ -23,6 +23,8 @@ MAX_DEPTH = 30  # protobuf gives up at 100 nested messages, and an object in an 
 MAX_BYTES = 16 * 1024 * 1024 - 64 * 1024  # a document of 16 MiB, less what is kept beside the data
 RESERVED = frozenset({"_key", "_revision"})  # columns of the partitions
 _MODULUS = 2**256
+# Made once: `json.dumps` with options makes one for each call.
+_ENCODE = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode
 
 Record = dict[str, Any]
 
@@ -103,7 +105,7 @@ def _check_name(name: Any) -> None:
 
 def encode(value: Any) -> str:
     """Canonical JSON text of a clean record or value. Raises BadValue if it is too large or no Unicode text."""
-    text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+    text = _ENCODE(value)
     try:
         size = len(text) if text.isascii() else len(text.encode())
     except UnicodeEncodeError:

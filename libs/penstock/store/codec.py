@@ -79,10 +79,19 @@ def decode_scalar(stored: Any) -> Any:
     return stored
 
 
+def encode_key(key: Any) -> str:
+    """A key of a free mapping: without what is an operator or a path to some servers."""
+    text = str(key)
+    return text if text.isidentifier() else _UNSAFE_KEY.sub(lambda match: f"%{ord(match[0]):02X}", text)
+
+
 def encode_tree(value: Any) -> Any:
     """Free data (JSON and times) as it can be stored; NaN and infinities become the texts of their JSON names."""
-    if value is None or type(value) in (str, bool):
+    kind = type(value)
+    if kind is str or kind is bool or value is None:
         return value
+    if kind is dict:  # first, and without a call for what most hold: a bulk of rows is made of these
+        return {encode_key(key): item if type(item) is str else encode_tree(item) for key, item in value.items()}
     if isinstance(value, Enum):
         return encode_tree(value.value)
     if isinstance(value, int):
@@ -92,7 +101,7 @@ def encode_tree(value: Any) -> Any:
     if isinstance(value, float):
         return value if math.isfinite(value) else _non_finite(value)
     if isinstance(value, Mapping):
-        return {_escape(str(key)): encode_tree(item) for key, item in value.items()}
+        return {encode_key(key): encode_tree(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
         return [encode_tree(item) for item in value]
     if isinstance(value, datetime):
@@ -113,10 +122,6 @@ def decode_tree(stored: Any) -> Any:
 
 def _non_finite(value: float) -> str:
     return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
-
-
-def _escape(key: str) -> str:
-    return _UNSAFE_KEY.sub(lambda match: f"%{ord(match[0]):02X}", key) if _UNSAFE_KEY.search(key) else key
 
 
 def _unescape(key: str) -> str:

@@ -22,6 +22,7 @@ from penstock.store.codec import (
     decode_scalar,
     decode_tree,
     encode_id,
+    encode_key,
     encode_scalar,
     encode_tree,
 )
@@ -224,18 +225,15 @@ class Rows:
         return name
 
     def _encode(self, document: Mapping[str, Any]) -> Document:
-        encoded = self._encode_fields(document)
-        encoded["_id"] = encode_id(document["_id"])
-        return encoded
+        return {**self._encode_fields(document), "_id": encode_id(document["_id"])}
 
     def _encode_fields(self, fields: Mapping[str, Any]) -> Document:
         indexed = self._indexed
-        plain: Document = encode_tree({k: v for k, v in fields.items() if v is not None and k not in indexed})
-        for name in indexed:
-            value = fields.get(name)
-            if value is not None:
-                plain[name] = encode_scalar(value)
-        return plain
+        return {
+            encode_key(name): encode_scalar(value) if name in indexed else encode_tree(value)
+            for name, value in fields.items()
+            if value is not None
+        }
 
     def _decode(self, document: Document) -> Document:
         row: Document = decode_tree(document)

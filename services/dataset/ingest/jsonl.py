@@ -53,10 +53,13 @@ def _object(fields: list[tuple[str, Any]]) -> dict[str, Any]:
     return found
 
 
+_DECODE = json.JSONDecoder(object_pairs_hook=_object).decode  # made once: `json.loads` with a hook makes one a call
+
+
 def _parse(line: bytes, number: int) -> dict[str, Any]:
     try:
         # Without its end: with it, what is cut off would break in a line 2.
-        value = json.loads(line.rstrip(b"\r\n").decode(), object_pairs_hook=_object)
+        value = _DECODE(line.rstrip(b"\r\n").decode())
     except UnicodeDecodeError as error:
         raise BadFile(f"line {number} is not UTF-8 (byte {error.start + 1}): save the file as UTF-8.") from error
     except _Twice as error:
