@@ -4,8 +4,20 @@ from __future__ import annotations
 
 from penstock.edge.files import Json
 
-# HTTP status -> gRPC code (AIP-193), for the `code` of REST bodies.
-_CODES = {400: 3, 401: 16, 403: 7, 404: 5, 408: 4, 413: 8, 429: 8, 500: 13, 502: 14, 503: 14, 504: 4}
+# HTTP status -> gRPC code and reason (AIP-193), for REST bodies. The reasons are those of the services' own errors.
+_CODES = {
+    400: (3, "INVALID_ARGUMENT"),
+    401: (16, "UNAUTHENTICATED"),
+    403: (7, "PERMISSION_DENIED"),
+    404: (5, "NOT_FOUND"),
+    408: (4, "DEADLINE_EXCEEDED"),
+    413: (8, "RESOURCE_EXHAUSTED"),
+    429: (8, "RESOURCE_EXHAUSTED"),
+    500: (13, "INTERNAL"),
+    502: (14, "UNAVAILABLE"),
+    503: (14, "UNAVAILABLE"),
+    504: (4, "DEADLINE_EXCEEDED"),
+}
 _BODY = "%LOCAL_REPLY_BODY%"
 _NO_TOKEN = f"{_BODY} (send a valid token: 'authorization: Bearer ...')"
 _NO_ENDPOINT = "There is no such endpoint in project '%REQ(x-penstock-project)%': '%REQ(x-penstock-endpoint)%'"
@@ -33,12 +45,18 @@ def config() -> Json:
             _text([_is(200)], _BODY),
             _json([_KSERVE], {"error": _BODY}),
             *(
-                _json([_is(status)], {"code": code, "message": _NO_TOKEN if status == 401 else _BODY, "details": []})
-                for status, code in _CODES.items()
+                _json([_is(status)], _rpc_status(code, _NO_TOKEN if status == 401 else _BODY, reason))
+                for status, (code, reason) in _CODES.items()
             ),
         ],
-        "body_format": {"json_format": {"code": 2, "message": _BODY, "details": []}},
+        "body_format": {"json_format": _rpc_status(2, _BODY, "UNKNOWN")},
     }
+
+
+def _rpc_status(code: int, message: str, reason: str) -> Json:
+    """A google.rpc.Status, as the services' errors look in REST."""
+    info = {"@type": "type.googleapis.com/google.rpc.ErrorInfo", "reason": reason, "domain": "penstock"}
+    return {"code": code, "message": message, "details": [info]}
 
 
 def _is(status: int) -> Json:

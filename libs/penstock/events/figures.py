@@ -24,6 +24,12 @@ class _Families:
             registry=registry,
             buckets=_SECONDS,
         )
+        self.published = Counter(
+            "penstock_events_published",
+            "Events that the stream has, by their type: runs that failed, versions committed, revisions that serve, …",
+            ("service", "type"),
+            registry=registry,
+        )
         self.handled = Counter(
             "penstock_events_handled",
             "Events that a consumer applied, failed with (they are tried again), or gave up (dead letters).",
@@ -51,8 +57,9 @@ class EventFigures:
         self._families = _Families(None) if registry is None else _OF[registry]
         self._delay = self._families.delay.labels(service)
 
-    def published(self, time: datetime) -> None:
-        """The stream has an event that was written at `time`."""
+    def published(self, type: str, time: datetime) -> None:
+        """The stream has an event of that type that was written at `time`."""
+        self._families.published.labels(self._service, type).inc()
         self._delay.observe(max(0.0, (now() - time).total_seconds()))
 
     def handled(self, consumer: str, outcome: str) -> None:

@@ -100,7 +100,7 @@ class Relay:
             try:
                 for event in events:
                     await self._bus.publish(event)
-                    self._bus.figures.published(event.time)
+                    self._bus.figures.published(event.type, event.time)
             except Exception as error:  # noqa: BLE001 (other resources' events go on; the caller raises it)
                 return error
         return None

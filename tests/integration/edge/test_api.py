@@ -18,6 +18,7 @@ import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
+from google.protobuf import json_format
 from google.rpc import error_details_pb2, status_pb2
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
@@ -51,6 +52,22 @@ async def test_rest_errors_keep_their_details(platform: Platform, http: aiohttp.
     info, bad = body["details"]
     assert (info["reason"], info["metadata"]) == ("NOT_FOUND", {"thing": "missing"})
     assert bad["fieldViolations"][0]["field"] == "name"
+
+
+@pytest.mark.parametrize(
+    ("project", "token", "status", "code", "reason"),
+    [("alpha", False, 401, 16, "UNAUTHENTICATED"), ("beta", True, 403, 7, "PERMISSION_DENIED")],
+)
+async def test_errors_of_the_edge_itself_look_like_those_of_services(
+    platform: Platform, http: aiohttp.ClientSession, project: str, token: bool, status: int, code: int, reason: str
+) -> None:
+    url = f"{platform.url}/v1/projects/{project}/things/x"
+    async with http.get(url, headers=platform.headers() if token else {}) as response:
+        assert response.status == status
+        body = json_format.ParseDict(await response.json(), status_pb2.Status())
+    info = error_details_pb2.ErrorInfo()
+    assert body.code == code and body.details[0].Unpack(info)
+    assert (info.reason, info.domain) == (reason, "penstock")
 
 
 async def test_grpc_errors_keep_their_details(platform: Platform, channel: grpc.aio.Channel) -> None:

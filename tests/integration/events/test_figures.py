@@ -41,5 +41,6 @@ async def test_published_applied_failed_and_dead_events_are_counted(bus: Bus, da
         bus.figures = before
     assert (outcome("applied"), outcome("failed")) == (1, 4)
     assert figure("penstock_events_publish_delay_seconds_count") == 2
+    assert figure("penstock_events_published_total", type="training.run.queued") == 1
     assert 0 < figure("penstock_events_publish_delay_seconds_sum") < 60
     assert registry.get_sample_value("penstock_events_held", {"service": "training", "consumer": project}) == 0
