@@ -18,6 +18,7 @@ from pathlib import Path
 
 from penstock.backing.envoy import NAME as ENVOY
 from penstock.backing.envoy import EnvoyServer, admin_port
+from penstock.backing.health import Hung, answers
 from penstock.backing.process import ManagedProcess, Program, choose_port, http_ok, port_free, wait_ready
 from penstock.backing.records import read_record
 from penstock.backing.stack import Stack
@@ -126,9 +127,9 @@ class Embedded:
             await self._endpoints_answer()
 
     def supervise(self, supervisor: Supervisor) -> None:
-        """Have every part restarted when it dies."""
+        """Have every part restarted when it dies, and the services when they hang."""
         self.stack.supervise(supervisor)
-        supervisor.watch(PROCESS, self.start_services)
+        supervisor.watch(PROCESS, self.start_services, Hung(self._services_answer))
         supervisor.watch(ENVOY, self.start_envoy)
 
     async def start_services(self) -> ManagedProcess:
@@ -136,6 +137,10 @@ class Embedded:
         process = ManagedProcess.ensure(self.home, PROCESS, self._program)
         await wait_ready(process, lambda: self._services_ready(process), timeout=60, interval=0.03)
         return process
+
+    async def _services_answer(self) -> bool:
+        record = read_record(self.home, PROCESS)
+        return record is None or await answers(int(record[1]["port"]))
 
     async def _endpoints_answer(self) -> None:
         """Wait for the endpoints of an earlier start, but no longer than a while: one must not hold up the others."""

@@ -5,17 +5,12 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import Any
-
-import grpc
-from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from penstock.backing import envoy, mongodb, nats
 from penstock.backing.embedded import PROCESS, SUPERVISOR
+from penstock.backing.health import PATIENCE, serves
 from penstock.backing.process import ManagedProcess, http_ok
 from penstock.backing.records import Facts, record_path
-
-PATIENCE = 2.0  # seconds for an answer
 
 Ask = Callable[[Facts], Awaitable[bool]]
 
@@ -25,7 +20,7 @@ async def what_is_down(home: Path) -> list[str]:
     parts: dict[str, Ask] = {
         nats.NAME: lambda facts: http_ok(int(facts["monitor_port"]), "/healthz", timeout=PATIENCE),
         mongodb.NAME: lambda facts: mongodb.answers(int(facts["port"]), PATIENCE),
-        PROCESS: lambda facts: _serves(int(facts["port"])),
+        PROCESS: lambda facts: serves(int(facts["port"])),
         envoy.NAME: lambda facts: http_ok(int(facts["port"]), "/healthz", timeout=PATIENCE),
     }
     if not record_path(home, mongodb.NAME).exists():
@@ -48,13 +43,3 @@ async def _look(home: Path, name: str, ask: Ask, supervised: bool) -> str:
         f"{name}: process {process.identity.pid} does not answer; if it stays so, run `penstock down` and "
         f"`penstock up --detach` with `--home {home}`, and see {home / 'logs' / name}.log"
     )
-
-
-async def _serves(port: int) -> bool:
-    async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
-        try:
-            stub: Any = health_pb2_grpc.HealthStub(channel)  # its types know synchronous channels only
-            answer = await stub.Check(health_pb2.HealthCheckRequest(), timeout=PATIENCE)
-        except grpc.aio.AioRpcError:
-            return False
-        return bool(answer.status == health_pb2.HealthCheckResponse.SERVING)

@@ -13,7 +13,8 @@ from penstock.backing.process import ManagedProcess
 
 log = structlog.get_logger(__name__)
 
-LOOK_SECONDS = 5.0  # between two looks at whether a server says that it is sick
+LOOK_SECONDS = 5.0  # between two looks at whether a server is sick
+STOP_SECONDS = 10.0  # for a sick one to stop by itself
 Start = Callable[[], Awaitable[ManagedProcess | None]]
 Sick = Callable[[], Awaitable[bool]]
 
@@ -42,7 +43,7 @@ class Supervisor:
     def watch(self, name: str, start: Start, sick: Sick | None = None) -> None:
         """Keep `name` up from now on. Needs a running event loop.
 
-        `sick` is for a server that can say of itself that only a restart will help; it must not raise.
+        `sick` is asked now and then whether only a restart will help; it must not raise.
         """
         self.forget(name)
         self.restarts.setdefault(name, 0)
@@ -89,13 +90,13 @@ class Supervisor:
 
 
 async def _ended(process: ManagedProcess, sick: Sick | None) -> None:
-    """Return when it is gone; one that says that it is sick is stopped."""
+    """Return when it is gone; one that is sick is stopped."""
     gone = asyncio.create_task(process.exited())
     try:
         while not (await asyncio.wait({gone}, timeout=None if sick is None else LOOK_SECONDS))[0]:
             if sick is not None and await sick():
-                log.warning("process says that it is sick", process=process.name, pid=process.identity.pid)
-                await asyncio.to_thread(process.stop)
+                log.warning("process is sick, and stopped", process=process.name, pid=process.identity.pid)
+                await asyncio.to_thread(process.stop, STOP_SECONDS)
         await gone
     finally:
         gone.cancel()
