@@ -62,6 +62,10 @@ class ChunkFile(io.RawIOBase):
         """The same file, from its beginning: wrappers close what they wrap."""
         return ChunkFile(self._objects, self._digests, self._sizes)
 
+    def place(self) -> dict[str, Any]:
+        """Where it lies, as JSON, for another process."""
+        return {"root": str(self._objects.root), "digests": list(self._digests), "sizes": list(self._sizes)}
+
     def buffered(self) -> io.BufferedReader:
         """The file from its beginning, for reading by line."""
         return io.BufferedReader(self.reopened(), 1 << 20)

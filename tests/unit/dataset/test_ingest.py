@@ -190,6 +190,21 @@ def test_a_bad_file_is_refused_with_the_place(objects: ObjectStore, format: str,
         stage(objects, content, format)
 
 
+def test_a_parquet_file_that_unfolds_to_more_than_memory_is_refused(objects: ObjectStore) -> None:
+    """A dictionary of one long text, which each row has: some kilobytes, and 4 GB as rows."""
+    column = pa.DictionaryArray.from_arrays(pa.array([0] * 2_000, pa.int32()), pa.array(["x" * (2 << 20)]))
+    content = parquet(id=[str(number) for number in range(2_000)], v=column)
+    assert len(content) < 200_000
+    with pytest.raises(BadFile, match="more than the memory"):
+        stage(objects, content, "parquet")
+
+
+def test_parquet_whose_text_is_no_utf8_is_refused(objects: ObjectStore) -> None:
+    bad = pa.Array.from_buffers(pa.string(), 1, pa.array([b"\xff"], pa.binary()).buffers())
+    with pytest.raises(BadFile, match=r"After row 0, .* not UTF-8"):
+        stage(objects, parquet(id=["a"], v=bad), "parquet")
+
+
 def test_bytes_that_are_not_those_announced_are_refused(objects: ObjectStore) -> None:
     with pytest.raises(BadFile, match="digest"):
         stage(objects, '{"id":"a"}\n', "jsonl", digest="sha256:" + "0" * 64)
