@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Sequence
-from contextlib import suppress
+from functools import partial
 
 import structlog
+
+from penstock.runtime.tasks import KeyedTasks, set_within
 
 log = structlog.get_logger(__name__)
 
@@ -36,7 +38,7 @@ class Reconciler:
         self._woken = asyncio.Event()
         self._named: set[str] = set()
         self._look = True
-        self._running: dict[str, asyncio.Task[None]] = {}
+        self._running = KeyedTasks()
 
     def wake(self, key: str) -> None:
         """Visit `key` now: there is something to do."""
@@ -55,17 +57,12 @@ class Reconciler:
                     self._look, looked = False, time.monotonic()
                     for key in await self._find():
                         self._begin(key)
-                with suppress(TimeoutError):
-                    async with asyncio.timeout(SWEEP_SECONDS):  # wait_for may swallow a cancellation
-                        await self._woken.wait()
+                await set_within(self._woken, SWEEP_SECONDS)
         finally:
-            for task in self._running.values():
-                task.cancel()
-            await asyncio.gather(*self._running.values(), return_exceptions=True)
+            await self._running.close()
 
     def _begin(self, key: str) -> None:
-        if key not in self._running:
-            self._running[key] = asyncio.create_task(self._work(key))
+        self._running.start(key, partial(self._work, key))
 
     async def _work(self, key: str) -> None:
         try:
@@ -75,6 +72,5 @@ class Reconciler:
             log.error("reconciling failed", reconciler=self._name, key=key, exc_info=error)
             await asyncio.sleep(RETRY_SECONDS)
         finally:
-            del self._running[key]
             self._look = True
             self._woken.set()

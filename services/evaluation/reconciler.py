@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import time
-from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 
@@ -16,6 +15,7 @@ from penstock.jobs.executor import Executor, Phase
 from penstock.jobs.result import Cause, JobResult, JobState
 from penstock.jobs.spec import AttemptRef
 from penstock.objects import ObjectStore
+from penstock.runtime.tasks import KeyedTasks, set_within
 from penstock.store import Cause as Chain
 from penstock.store import current_cause, now
 from services.evaluation.commands import Evaluations
@@ -39,7 +39,7 @@ class Reconciler:
     evaluations: Evaluations
     executor: Executor
     objects: ObjectStore
-    _tasks: dict[str, asyncio.Task[None]] = field(default_factory=dict)
+    _tasks: KeyedTasks = field(default_factory=KeyedTasks)
     _started: dict[AttemptRef, float] = field(default_factory=dict)
 
     async def run(self) -> None:
@@ -49,20 +49,10 @@ class Reconciler:
             while True:
                 woken.clear()
                 for stored in await self.repository.unfinished():
-                    if stored.id not in self._tasks:
-                        task = self._tasks[stored.id] = asyncio.create_task(self._guarded(stored.value))
-                        task.add_done_callback(partial(self._forget, stored.id))
-                with suppress(TimeoutError):
-                    async with asyncio.timeout(SWEEP):  # wait_for may swallow a cancellation
-                        await woken.wait()
+                    self._tasks.start(stored.id, partial(self._guarded, stored.value))
+                await set_within(woken, SWEEP)
         finally:
-            tasks = list(self._tasks.values())
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
-
-    def _forget(self, name: str, _: asyncio.Task[None]) -> None:
-        self._tasks.pop(name, None)
+            await self._tasks.close()
 
     async def _guarded(self, evaluation: Evaluation) -> None:
         current_cause.set(Chain(evaluation.correlation_id, evaluation.causation_id, evaluation.traceparent))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Mapping
-from contextlib import aclosing, suppress
+from contextlib import aclosing
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
@@ -21,6 +21,7 @@ from penstock.errors import (
 )
 from penstock.events import NewEvent
 from penstock.rpc.channels import on_behalf_of
+from penstock.runtime.tasks import KeyedTasks, set_within
 from penstock.store import Stored, now
 from services.pipeline import expressions
 from services.pipeline.actions import Action, StepFailed
@@ -44,7 +45,7 @@ class Driver:
     repository: Repository
     actions: Mapping[str, Action]
     wake: asyncio.Event
-    _tasks: dict[str, asyncio.Task[None]] = field(default_factory=dict)
+    _tasks: KeyedTasks = field(default_factory=KeyedTasks)
     _cancelling: set[str] = field(default_factory=set)  # runs whose task knows that it has to cancel
 
     async def run(self) -> None:
@@ -54,31 +55,19 @@ class Driver:
                 self.wake.clear()
                 for stored in await self.repository.active_runs():
                     self._drive(stored)
-                with suppress(TimeoutError):
-                    async with asyncio.timeout(SWEEP):  # wait_for may swallow a cancellation
-                        await self.wake.wait()
+                await set_within(self.wake, SWEEP)
         finally:
-            for task in self._tasks.values():
-                task.cancel()
-            await asyncio.gather(*self._tasks.values(), return_exceptions=True)
+            await self._tasks.close()
 
     def _drive(self, stored: Stored[PipelineRun]) -> None:
         cancelling = stored.value.state is RunState.CANCELLING
-        task = self._tasks.get(stored.id)
-        if task is not None:
+        if stored.id in self._tasks:
             if cancelling and stored.id not in self._cancelling:
-                task.cancel()  # it may be following what has to be cancelled; the next look starts another
+                self._tasks.cancel(stored.id)  # it may follow what has to be cancelled; the next look starts another
             return
         if cancelling:
             self._cancelling.add(stored.id)
-        task = self._tasks[stored.id] = asyncio.create_task(self._to_the_end(stored.id))
-        task.add_done_callback(partial(self._forget, stored.id))
-
-    def _forget(self, name: str, task: asyncio.Task[None]) -> None:
-        del self._tasks[name]
-        self._cancelling.discard(name)
-        if task.cancelled():
-            self.wake.set()
+        self._tasks.start(stored.id, partial(self._to_the_end, stored.id))
 
     async def _to_the_end(self, name: str) -> None:
         try:
@@ -93,8 +82,13 @@ class Driver:
                 except (Unavailable, Conflict) as error:
                     log.info("%s waits: %s", name, error)
                     await asyncio.sleep(PAUSE)
+        except asyncio.CancelledError:
+            self.wake.set()
+            raise
         except Exception:
             log.exception("driving %s failed; it is tried again", name)
+        finally:
+            self._cancelling.discard(name)
 
     async def _advance(self, stored: Stored[PipelineRun]) -> None:
         run = stored.value

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 from penstock import names
 from penstock.errors import AlreadyExists, Conflict, NotFound
 from penstock.events import NewEvent
+from penstock.runtime.tasks import set_within
 from penstock.store import Stored, now
 from services.pipeline.causes import caused_by
 from services.pipeline.model import Cause, Outcome, Pipeline, Window, begin, run_name
@@ -41,9 +42,7 @@ class Windows:
                     pause = min(pause, left)
             for stored in await self.repository.unstarted_windows():
                 await self._guarded(self.begin(stored.id, stored.value), stored.id)
-            with suppress(TimeoutError):
-                async with asyncio.timeout(pause):  # wait_for may swallow a cancellation
-                    await self.grown.wait()
+            await set_within(self.grown, pause)
 
     async def _guarded(self, work: Awaitable[None], window_id: str) -> None:
         """One window that cannot fire must not hold up the others; it is tried again at the next look."""

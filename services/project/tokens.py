@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Collection
-from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Protocol
@@ -13,6 +12,7 @@ from penstock import names
 from penstock.errors import AlreadyExists, FailedPrecondition, InvalidArgument, NotFound
 from penstock.events import NewEvent
 from penstock.rpc.tokens import Tokens
+from penstock.runtime.tasks import set_within
 from penstock.store import Stored, now
 from services.project.model import Member, Token, check_role, check_ttl, exceeds
 from services.project.repository import Repository
@@ -144,7 +144,5 @@ class TokenCommands:
             if denied != told:
                 await asyncio.to_thread(gate.set_keys_and_denylist, self.tokens.jwks(), denied)
                 told = denied
-            with suppress(TimeoutError):
-                async with asyncio.timeout(REFRESH):  # wait_for may swallow a cancellation
-                    await self.changed.wait()
+            await set_within(self.changed, REFRESH)
             self.changed.clear()

@@ -15,6 +15,7 @@ import structlog
 
 from penstock.errors import Conflict, FailedPrecondition, NotFound, Unavailable
 from penstock.rpc.watch import Signals
+from penstock.runtime.tasks import KeyedTasks, set_within
 from penstock.store import Cause, current_cause, now
 from services.serving import transitions
 from services.serving.model import Endpoint, RevisionState
@@ -44,13 +45,13 @@ class Reconciler:
         self._signals = signals
         self._rollout = Rollout(repository, instances, traffic, verifier, self._clean)
         self._running = False
-        self._tasks: dict[object, asyncio.Task[None]] = {}
+        self._tasks = KeyedTasks()
 
     def wake(self, name: str) -> None:
         """Something about this endpoint has changed: look at it now."""
         self._signals.notify(name)
         if self._running:
-            self._spawn(name, lambda: self._drive(name))
+            self._tasks.start(name, lambda: self._drive(name))
 
     async def run(self) -> None:
         """Reconcile forever."""
@@ -67,22 +68,7 @@ class Reconciler:
                 await asyncio.sleep(RELIST_SECONDS)
         finally:
             self._running = False
-            tasks = list(self._tasks.values())
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
-
-    def _spawn(self, key: object, work: Callable[[], Awaitable[None]]) -> None:
-        """Run `work` unless the one of this key runs."""
-
-        async def once() -> None:
-            try:
-                await work()
-            finally:
-                del self._tasks[key]  # in the same step as the end of the work: no wake falls in between
-
-        if key not in self._tasks:
-            self._tasks[key] = asyncio.create_task(once())
+            await self._tasks.close()
 
     async def _drive(self, name: str) -> None:
         """Step until there is nothing to do."""
@@ -92,10 +78,8 @@ class Reconciler:
                 wait = await self._guarded(name)
                 if wait is None and not changed.is_set():
                     return
-                with suppress(TimeoutError):
-                    if wait:
-                        async with asyncio.timeout(wait):  # wait_for may swallow a cancellation
-                            await changed.wait()
+                if wait:
+                    await set_within(changed, wait)
 
     async def _guarded(self, name: str) -> float | None:
         try:
@@ -121,7 +105,8 @@ class Reconciler:
         """Be woken when a model server with traffic ends."""
         for member in endpoint.members:
             if member.weight and member.revision not in endpoint.suspended:
-                self._spawn(("exit", endpoint.name, member.revision), self._until_gone(endpoint.name, member.revision))
+                key = ("exit", endpoint.name, member.revision)
+                self._tasks.start(key, self._until_gone(endpoint.name, member.revision))
 
     def _until_gone(self, name: str, revision: int) -> Callable[[], Awaitable[None]]:
         async def wait() -> None:
@@ -146,7 +131,7 @@ class Reconciler:
                 await asyncio.sleep(RETRY_SECONDS)
             self.wake(name)
 
-        self._spawn(("clean", name, revision), remove)
+        self._tasks.start(("clean", name, revision), remove)
 
     async def _dismantle(self, endpoint: Endpoint) -> float | None:
         """End a deleted endpoint: first its traffic, then its model servers, then the document."""

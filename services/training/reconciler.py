@@ -10,13 +10,14 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Coroutine
-from contextlib import suppress
+from functools import partial
 from typing import Any
 
 import structlog
 
 from penstock.errors import InvalidArgument, NotFound, Unavailable
 from penstock.rpc.watch import Signals
+from penstock.runtime.tasks import KeyedTasks, set_within
 from penstock.store import Cause, Stored, current_cause, now
 from services.training import model
 from services.training.attempts import Attempts
@@ -43,7 +44,7 @@ class Reconciler:
         self._signals = signals
         self._cores = cores
         self._woken = asyncio.Event()
-        self._tasks: dict[str, asyncio.Task[None]] = {}
+        self._tasks = KeyedTasks()
 
     def wake(self, name: str) -> None:
         """Something about this run has changed: look at it now."""
@@ -56,14 +57,9 @@ class Reconciler:
             while True:
                 self._woken.clear()
                 await self.sweep()
-                with suppress(TimeoutError):
-                    async with asyncio.timeout(SWEEP_SECONDS if self._tasks else IDLE_SECONDS):
-                        await self._woken.wait()
+                await set_within(self._woken, SWEEP_SECONDS if self._tasks else IDLE_SECONDS)
         finally:
-            tasks = list(self._tasks.values())
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
+            await self._tasks.close()
 
     async def sweep(self) -> None:
         """Look at all unfinished runs once, and give each that needs it a task."""
@@ -80,9 +76,7 @@ class Reconciler:
                     self._spawn(run, self._begin)
 
     def _spawn(self, run: Run, step: Callable[[Run], Coroutine[Any, Any, None]]) -> None:
-        if run.name not in self._tasks:
-            task = self._tasks[run.name] = asyncio.create_task(self._guarded(run, step))
-            task.add_done_callback(lambda _: self._tasks.pop(run.name, None))
+        self._tasks.start(run.name, partial(self._guarded, run, step))
 
     async def _guarded(self, run: Run, step: Callable[[Run], Coroutine[Any, Any, None]]) -> None:
         first = f"{run.name}@1"  # the event that the run was queued
@@ -126,9 +120,7 @@ class Reconciler:
         deadline = time.monotonic() + LOOKS_SECONDS
         with self._signals.listening(run.name) as changed:
             while (ending := await self._attempts.look(run)) is None:
-                with suppress(TimeoutError):
-                    async with asyncio.timeout(WATCH_SECONDS):  # wait_for may swallow a cancellation
-                        await changed.wait()
+                await set_within(changed, WATCH_SECONDS)
                 if changed.is_set() or time.monotonic() > deadline:
                     return
         stored = await self._change(run, ending)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from contextlib import suppress
+from functools import partial
 
 import structlog
 
@@ -22,6 +22,7 @@ from penstock.errors import (
     Unavailable,
 )
 from penstock.rpc.watch import Signals
+from penstock.runtime.tasks import KeyedTasks, set_within
 from penstock.store import Cause, current_cause, now
 from services.tuning import model
 from services.tuning.model import FINAL, Study, StudyState, Told, Trial, TrialState
@@ -45,7 +46,7 @@ class Reconciler:
         self._samplers = samplers
         self._signals = signals
         self._woken = asyncio.Event()
-        self._tasks: dict[str, asyncio.Task[None]] = {}
+        self._tasks = KeyedTasks()
         self._asked: dict[str, float] = {}
 
     def wake(self, name: str) -> None:
@@ -59,20 +60,10 @@ class Reconciler:
             while True:
                 self._woken.clear()
                 for stored in await self._repository.unfinished():
-                    self._spawn(stored.value)
-                with suppress(TimeoutError):
-                    async with asyncio.timeout(SWEEP_SECONDS):  # wait_for may swallow a cancellation
-                        await self._woken.wait()
+                    self._tasks.start(stored.id, partial(self._drive, stored.value))
+                await set_within(self._woken, SWEEP_SECONDS)
         finally:
-            tasks = list(self._tasks.values())
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
-
-    def _spawn(self, study: Study) -> None:
-        if study.name not in self._tasks:
-            task = self._tasks[study.name] = asyncio.create_task(self._drive(study))
-            task.add_done_callback(lambda _: self._tasks.pop(study.name, None))
+            await self._tasks.close()
 
     async def _drive(self, study: Study) -> None:
         """Step by step until the study has ended; whatever fails is tried again."""
@@ -88,9 +79,7 @@ class Reconciler:
                     log.warning("a step of a study must wait", study=study.name, reason=error.message)
                 except Exception:  # one study must not stop the others; it is tried again
                     log.exception("a step of a study failed", study=study.name)
-                with suppress(TimeoutError):
-                    async with asyncio.timeout(ASK_SECONDS):  # wait_for may swallow a cancellation
-                        await changed.wait()
+                await set_within(changed, ASK_SECONDS)
         self._samplers.forget(study.name)
 
     async def _step(self, name: str) -> bool:

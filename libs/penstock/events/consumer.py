@@ -19,6 +19,7 @@ from penstock.events.dead_letters import DeadLetters, LetterState, Raw
 from penstock.events.envelope import Event, decode
 from penstock.events.lane import Delivery, FetchHistory, Handler, Lane, Work
 from penstock.events.pull import ConsumerGone, Puller
+from penstock.runtime.tasks import set_within
 from penstock.store import Database, now
 
 log = logging.getLogger(__name__)
@@ -266,11 +267,7 @@ class Consumer:
                 self._look_behind = True
                 log.warning("%s could not look at its dead letters: %s", self.name, error)
             self._wake.clear()
-            try:
-                async with asyncio.timeout(_DECISIONS):
-                    await self._wake.wait()
-            except TimeoutError:
-                continue
+            await set_within(self._wake, _DECISIONS)
 
 
 async def _tell(operation: Callable[[], Awaitable[None]]) -> None:

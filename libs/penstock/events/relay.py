@@ -17,6 +17,7 @@ from typing import Any
 from penstock.events.bus import Bus
 from penstock.events.envelope import Event, from_entry
 from penstock.events.event_log import EventLog
+from penstock.runtime.tasks import set_within
 from penstock.store import Aggregates, Database, Pending
 
 log = logging.getLogger(__name__)
@@ -58,7 +59,7 @@ class Relay:
                     continue
                 failures = 0
                 if not any(outbox.behind for outbox in self._outboxes):
-                    await _wait(self._wake, max(0.0, swept + silence - time.monotonic()))
+                    await set_within(self._wake, max(0.0, swept + silence - time.monotonic()))
         finally:
             for outbox in self._outboxes:
                 outbox.stop()
@@ -181,12 +182,3 @@ class _Outbox:
     def _hand_over(self, pending: Pending) -> None:
         self._fresh.append(pending)
         self._wake.set()
-
-
-async def _wait(event: asyncio.Event, seconds: float) -> None:
-    """Until `event` is set, at most `seconds`."""
-    try:
-        async with asyncio.timeout(seconds):
-            await event.wait()
-    except TimeoutError:
-        return

@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Hashable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from typing import TypeVar
+
+from penstock.runtime.tasks import set_within
 
 T = TypeVar("T")
 POLL_SECONDS = 0.2
@@ -63,6 +65,4 @@ async def watch(
                 yield value
             if done(value):
                 return
-            with suppress(TimeoutError):
-                async with asyncio.timeout(poll):  # wait_for may swallow a cancellation
-                    await changed.wait()
+            await set_within(changed, poll)

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import replace
 
 from penstock import names
 from penstock.objects import ObjectStore
 from penstock.rpc.watch import Signals
+from penstock.runtime.tasks import set_within
 from penstock.store import Stored
 from services.dataset.committing.plan import get_plan
 from services.dataset.model import Dataset, Version
@@ -104,9 +104,7 @@ class Manifests:
                 if not wait:
                     return None
                 self._wake(dataset.id)
-                with suppress(TimeoutError):
-                    async with asyncio.timeout(0.2):  # wait_for may swallow a cancellation
-                        await changed.wait()
+                await set_within(changed, 0.2)
 
 
 def _head(stored: Stored[Dataset] | None) -> int:
