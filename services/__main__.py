@@ -19,14 +19,13 @@ from pathlib import Path
 import structlog
 
 from penstock.errors import InvalidArgument, PenstockError
+from penstock.names import SERVICES
 from penstock.runtime import logs
 from penstock.runtime.host import Host
 from penstock.runtime.lifecycle import stop_signal
 from penstock.runtime.service import Build
 from penstock.runtime.settings import Settings
 
-# In the order in which they are prepared; tokens cannot be checked before the project service answers.
-SERVICES = ("project", "dataset", "training", "tuning", "evaluation", "serving", "pipeline", "lineage")
 EXIT_USAGE = 2
 
 log = structlog.get_logger("services")

@@ -14,6 +14,8 @@ from urllib.parse import quote, unquote
 
 from penstock.errors import InvalidArgument
 
+# In the order in which they are prepared; tokens cannot be checked before the project service answers.
+SERVICES = ("project", "dataset", "training", "tuning", "evaluation", "serving", "pipeline", "lineage")
 # kind -> (owning service, pattern). Order matters nowhere: patterns are unambiguous by their collection words.
 PATTERNS: dict[str, tuple[str, str]] = {
     "project": ("project", "projects/{project}"),

@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 
-from google.protobuf.timestamp_pb2 import Timestamp
-
 from penstock import names
 from penstock.api.dataset.v1 import dataset_service_pb2 as pb
 from penstock.errors import InvalidArgument
 from penstock.rpc.structs import from_struct
+from penstock.rpc.times import to_timestamp
 from penstock.store import Cause, Stored
 from services.dataset.commands.edit_records import Action, RecordEdit
 from services.dataset.imports import Format, Import, ImportState
@@ -44,15 +43,6 @@ _FORMATS: Mapping[int, Format] = {
 _FORMAT_NUMBERS = {value: number for number, value in _FORMATS.items()}
 
 
-def time(moment: datetime | None) -> Timestamp | None:
-    """A time on the wire."""
-    if moment is None:
-        return None
-    stamp = Timestamp()
-    stamp.FromDatetime(moment)
-    return stamp
-
-
 def dataset_message(stored: Stored[Dataset]) -> pb.Dataset:
     """A dataset."""
     dataset = stored.value
@@ -63,8 +53,8 @@ def dataset_message(stored: Stored[Dataset]) -> pb.Dataset:
         label_field=dataset.label_field,
         head=dataset.head,
         record_count=dataset.records,
-        create_time=time(dataset.created),
-        update_time=time(dataset.updated),
+        create_time=to_timestamp(dataset.created),
+        update_time=to_timestamp(dataset.updated),
         etag=stored.etag,
         sequence=stored.sequence,
     )
@@ -109,8 +99,8 @@ def import_message(stored: Stored[Import]) -> pb.Import:
         records=found.records,
         version=f"{found.dataset}/versions/{found.version}" if found.version else "",
         reason=found.reason,
-        create_time=time(found.created),
-        end_time=time(found.ended),
+        create_time=to_timestamp(found.created),
+        end_time=to_timestamp(found.ended),
         author=found.author,
         missing=found.missing,
     )
@@ -129,8 +119,8 @@ def draft_message(stored: Stored[Draft]) -> pb.Draft:
         conflicts=[_conflict(conflict) for conflict in draft.conflicts],
         version=f"{draft.dataset}/versions/{draft.version}" if draft.version else "",
         reason=draft.reason,
-        create_time=time(draft.created),
-        update_time=time(draft.updated),
+        create_time=to_timestamp(draft.created),
+        update_time=to_timestamp(draft.updated),
         etag=stored.etag,
     )
 
@@ -153,7 +143,7 @@ def version_message(version: Version) -> pb.Version:
         number=version.number,
         message=version.message,
         author=version.author,
-        create_time=time(version.created),
+        create_time=to_timestamp(version.created),
         record_count=version.records,
         added=version.added,
         changed=version.changed,
@@ -167,7 +157,9 @@ def version_message(version: Version) -> pb.Version:
 
 def edit_message(edit: Edit) -> pb.Edit:
     """An edit."""
-    return pb.Edit(author=edit.author, time=time(edit.time), why=edit.why, origin=edit.origin, source=edit.source)
+    return pb.Edit(
+        author=edit.author, time=to_timestamp(edit.time), why=edit.why, origin=edit.origin, source=edit.source
+    )
 
 
 def record_message(dataset: Dataset, found: Found) -> pb.Record:

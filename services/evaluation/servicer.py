@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from datetime import UTC, datetime
 from typing import Any
-
-from google.protobuf.timestamp_pb2 import Timestamp
 
 from penstock import names
 from penstock.api.evaluation.v1 import evaluation_service_pb2 as pb
@@ -17,20 +14,13 @@ from penstock.objects import ObjectStore
 from penstock.rpc.caller import caller
 from penstock.rpc.paging import decode_token, encode_token, page_size
 from penstock.rpc.request_ids import request_id, resource_id
+from penstock.rpc.times import to_timestamp
 from penstock.rpc.watch import watch
 from penstock.store import Stored
 from services.evaluation import model
 from services.evaluation.commands import Evaluations
 
 Context = Any
-
-
-def _time(value: datetime | None) -> Timestamp | None:
-    if value is None:
-        return None
-    stamp = Timestamp()
-    stamp.FromDatetime(value.astimezone(UTC))
-    return stamp
 
 
 def to_proto(stored: Stored[model.Evaluation]) -> pb.Evaluation:
@@ -45,8 +35,8 @@ def to_proto(stored: Stored[model.Evaluation]) -> pb.Evaluation:
         state=pb.Evaluation.State.Value(value.state),
         reason=value.reason,
         author=value.author,
-        create_time=_time(value.create_time),
-        end_time=_time(value.end_time),
+        create_time=to_timestamp(value.create_time),
+        end_time=to_timestamp(value.end_time),
         etag=stored.etag,
         sequence=stored.sequence,
         attempt=value.attempt,

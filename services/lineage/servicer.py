@@ -6,8 +6,6 @@ from collections.abc import Mapping
 from datetime import UTC
 from typing import Any
 
-from google.protobuf.timestamp_pb2 import Timestamp
-
 from penstock import names
 from penstock.api.dataset.v1 import dataset_service_pb2 as dataset_pb
 from penstock.api.lineage.v1 import lineage_service_pb2 as pb
@@ -17,17 +15,12 @@ from penstock.events.freshness import Freshness
 from penstock.rpc.caller import caller
 from penstock.rpc.channels import on_behalf_of
 from penstock.rpc.structs import to_struct
+from penstock.rpc.times import to_timestamp
 from penstock.store import now, parse_time
 from services.lineage.model import Edge
 from services.lineage.queries import Queries, compared_with
 
 Context = Any
-
-
-def _now() -> Timestamp:
-    stamp = Timestamp()
-    stamp.FromDatetime(now().astimezone(UTC))
-    return stamp
 
 
 def _node(node: Mapping[str, Any]) -> pb.Node:
@@ -87,7 +80,7 @@ class LineageServicer(LineageServiceServicer):
 
     async def Trace(self, request: pb.TraceRequest, context: Context) -> pb.TraceResponse:
         stale = not await self._freshness.reached(request.at_least, names.project_of(request.name))
-        as_of = _now()
+        as_of = to_timestamp(now())
         answer = await self._queries.trace(request.name)
         response = pb.TraceResponse(
             nodes=[_node(node) for node in answer.nodes],
@@ -107,7 +100,7 @@ class LineageServicer(LineageServiceServicer):
         self, request: pb.ListTracedRecordsRequest, context: Context
     ) -> pb.ListTracedRecordsResponse:
         stale = not await self._freshness.reached(request.at_least, names.project_of(request.name))
-        as_of = _now()
+        as_of = to_timestamp(now())
         trained = await self._queries.trained_on(request.name)
         compared = compared_with(trained, request.changed_since)
         version = names.parse(trained.dataset_version)
@@ -142,7 +135,7 @@ class LineageServicer(LineageServiceServicer):
 
     async def Impact(self, request: pb.ImpactRequest, context: Context) -> pb.ImpactResponse:
         stale = not await self._freshness.reached(request.at_least, names.project_of(request.name))
-        as_of = _now()
+        as_of = to_timestamp(now())
         with on_behalf_of(names.project_of(request.name), caller().actor):
             answer = await self._queries.impact(request.name)
         return pb.ImpactResponse(

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping
-from datetime import UTC, datetime
 from typing import Any
 
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.empty_pb2 import Empty
-from google.protobuf.timestamp_pb2 import Timestamp
 
 from penstock import names
 from penstock.api.pipeline.v1 import pipeline_service_pb2 as pb
@@ -20,21 +18,13 @@ from penstock.rpc.masks import apply_field_mask
 from penstock.rpc.paging import decode_token, encode_token, page_size
 from penstock.rpc.request_ids import request_key
 from penstock.rpc.structs import from_struct, to_struct
+from penstock.rpc.times import to_timestamp
 from penstock.rpc.watch import watch
 from penstock.store import Stored, now, parse_time
 from services.pipeline import model
 from services.pipeline.commands import Pipelines
 
 Context = Any
-
-
-def stamp(value: datetime | None) -> Timestamp | None:
-    """A time as the API has it."""
-    if value is None:
-        return None
-    result = Timestamp()
-    result.FromDatetime(value.astimezone(UTC))
-    return result
 
 
 def _duration(seconds: float) -> Duration:
@@ -102,8 +92,8 @@ def pipeline_spec(value: model.Pipeline) -> pb.Pipeline:
         paused=value.paused,
         generation=value.generation,
         author=value.author,
-        create_time=stamp(value.create_time),
-        update_time=stamp(value.update_time),
+        create_time=to_timestamp(value.create_time),
+        update_time=to_timestamp(value.update_time),
     )
 
 
@@ -112,7 +102,7 @@ def _cause(cause: model.Cause) -> pb.Cause:
         event_id=cause.event_id,
         type=cause.type,
         subject=cause.subject,
-        time=stamp(cause.time),
+        time=to_timestamp(cause.time),
         data=to_struct(cause.data),
         correlation_id=cause.correlation_id,
     )
@@ -129,8 +119,8 @@ def run_to(stored: Stored[model.PipelineRun]) -> pb.PipelineRun:
             resource=step.resource,
             reason=step.reason,
             outputs=to_struct(step.outputs),
-            start_time=stamp(step.start_time),
-            end_time=stamp(step.end_time),
+            start_time=to_timestamp(step.start_time),
+            end_time=to_timestamp(step.end_time),
         )
         for step in value.step_runs
     ]
@@ -142,8 +132,8 @@ def run_to(stored: Stored[model.PipelineRun]) -> pb.PipelineRun:
         correlation_id=value.correlation_id,
         steps=steps,
         generation=value.generation,
-        create_time=stamp(value.create_time),
-        end_time=stamp(value.end_time),
+        create_time=to_timestamp(value.create_time),
+        end_time=to_timestamp(value.end_time),
         etag=stored.etag,
         sequence=stored.sequence,
     )
@@ -154,7 +144,7 @@ def _decision(row: Mapping[str, Any]) -> pb.Decision:
     pipeline = names.parse(row["pipeline"])
     return pb.Decision(
         name=names.build("decision", pipeline.project, pipeline.id, row["_id"].rsplit("|", 1)[1]),
-        time=stamp(parse_time(row["decided"])),
+        time=to_timestamp(parse_time(row["decided"])),
         outcome=pb.Decision.Outcome.Value(row["outcome"]),
         reason=row["reason"],
         run=row["run"],
@@ -162,7 +152,7 @@ def _decision(row: Mapping[str, Any]) -> pb.Decision:
             event_id=cause["event_id"],
             type=cause["type"],
             subject=cause["subject"],
-            time=stamp(parse_time(cause["time"])),
+            time=to_timestamp(parse_time(cause["time"])),
             data=to_struct(cause["data"]),
             correlation_id=cause["correlation_id"],
         ),
@@ -254,5 +244,5 @@ class PipelineServicer(PipelineServiceServicer):
             decisions=[_decision(row) for row in page],
             next_page_token=encode_token(page.next, bare),
             stale=stale,
-            as_of=stamp(as_of),
+            as_of=to_timestamp(as_of),
         )

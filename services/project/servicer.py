@@ -8,7 +8,6 @@ from typing import Any, TypeVar
 
 from google.protobuf.empty_pb2 import Empty
 from google.protobuf.message import Message
-from google.protobuf.timestamp_pb2 import Timestamp
 
 from penstock import names
 from penstock.api.project.v1 import project_service_pb2 as pb
@@ -18,6 +17,7 @@ from penstock.rpc.caller import caller
 from penstock.rpc.masks import apply_field_mask
 from penstock.rpc.paging import decode_token, encode_token, page_size
 from penstock.rpc.request_ids import request_id, request_key, resource_id
+from penstock.rpc.times import to_timestamp
 from penstock.store import Aggregates, Page, Stored
 from services.project import model
 from services.project.commands import Projects
@@ -25,14 +25,6 @@ from services.project.tokens import TokenCommands
 
 V = TypeVar("V")
 Context = Any
-
-
-def _time(value: datetime | None) -> Timestamp | None:
-    if value is None:
-        return None
-    stamp = Timestamp()
-    stamp.FromDatetime(value.astimezone(UTC))
-    return stamp
 
 
 def _role(role: str) -> pb.Role.ValueType:
@@ -49,8 +41,8 @@ def _project(stored: Stored[model.Project]) -> pb.Project:
     return pb.Project(
         name=value.name,
         display_name=value.display_name,
-        create_time=_time(value.create_time),
-        update_time=_time(value.update_time),
+        create_time=to_timestamp(value.create_time),
+        update_time=to_timestamp(value.update_time),
         etag=stored.etag,
         sequence=stored.sequence,
     )
@@ -62,9 +54,9 @@ def _token(stored: Stored[model.Token], text: str = "") -> pb.Token:
         name=value.name,
         subject=value.subject,
         role=_role(value.role),
-        create_time=_time(value.create_time),
-        expire_time=_time(value.expire_time),
-        revoke_time=_time(value.revoke_time),
+        create_time=to_timestamp(value.create_time),
+        expire_time=to_timestamp(value.expire_time),
+        revoke_time=to_timestamp(value.revoke_time),
         text=text,
     )
 
@@ -72,13 +64,15 @@ def _token(stored: Stored[model.Token], text: str = "") -> pb.Token:
 def _member(stored: Stored[model.Member]) -> pb.Member:
     value = stored.value
     return pb.Member(
-        name=value.name, subject=value.subject, role=_role(value.role), create_time=_time(value.create_time)
+        name=value.name, subject=value.subject, role=_role(value.role), create_time=to_timestamp(value.create_time)
     )
 
 
 def _secret(stored: Stored[model.Secret]) -> pb.Secret:
     value = stored.value
-    return pb.Secret(name=value.name, create_time=_time(value.create_time), update_time=_time(value.update_time))
+    return pb.Secret(
+        name=value.name, create_time=to_timestamp(value.create_time), update_time=to_timestamp(value.update_time)
+    )
 
 
 def _ttl(spec: pb.Token | pb.Publisher, field: str) -> timedelta | None:
@@ -227,8 +221,8 @@ class ProjectServicer(ProjectServiceServicer):
         value = stored.value
         return pb.Publisher(
             name=value.name,
-            create_time=_time(value.create_time),
-            expire_time=_time(value.expire_time),
+            create_time=to_timestamp(value.create_time),
+            expire_time=to_timestamp(value.expire_time),
             url=self._projects.nats_url,
         )
 
@@ -250,7 +244,7 @@ _AUDIT_TEXTS: Sequence[str] = (
 def _audit_entry(project: str, row: dict[str, Any]) -> pb.AuditEntry:
     entry = pb.AuditEntry(
         name=names.build("audit_entry", project, row["order"]),
-        time=_time(datetime.fromisoformat(row["time"])),
+        time=to_timestamp(datetime.fromisoformat(row["time"])),
     )
     for field in _AUDIT_TEXTS:
         setattr(entry, field, row.get(field, ""))

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from datetime import datetime, timedelta
-
-from google.protobuf.timestamp_pb2 import Timestamp
+from datetime import timedelta
 
 from penstock.api.serving.v1 import serving_service_pb2 as pb
+from penstock.rpc.times import to_timestamp
 from penstock.store import Stored
 from services.serving.model import Endpoint, Revision
 
@@ -24,8 +23,8 @@ def endpoint_message(stored: Stored[Endpoint]) -> pb.Endpoint:
         model_version=serving.model_version if serving else "",
         generation=endpoint.generation,
         observed_generation=endpoint.observed,
-        create_time=_timestamp(endpoint.created),
-        update_time=_timestamp(endpoint.updated),
+        create_time=to_timestamp(endpoint.created),
+        update_time=to_timestamp(endpoint.updated),
         etag=stored.etag,
         sequence=stored.sequence,
         path=f"/v2/models/{endpoint.id}",
@@ -45,18 +44,10 @@ def revision_message(stored: Stored[Endpoint], revision: Revision) -> pb.Revisio
         steps=revision.steps,
         step=revision.step,
         author=revision.author,
-        create_time=_timestamp(revision.created),
-        ready_time=_timestamp(revision.ready),
-        end_time=_timestamp(revision.ended),
+        create_time=to_timestamp(revision.created),
+        ready_time=to_timestamp(revision.ready),
+        end_time=to_timestamp(revision.ended),
         sequence=stored.sequence,
     )
     message.hold.FromTimedelta(timedelta(seconds=revision.hold))
     return message
-
-
-def _timestamp(moment: datetime | None) -> Timestamp | None:
-    if moment is None:
-        return None
-    stamp = Timestamp()
-    stamp.FromDatetime(moment)
-    return stamp

@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
 
-from google.protobuf.timestamp_pb2 import Timestamp
-
 from penstock.api.training.v1 import training_service_pb2 as pb
 from penstock.errors import InvalidArgument
 from penstock.jobs.spec import Git, Resources
 from penstock.rpc.structs import from_struct, to_struct
+from penstock.rpc.times import to_timestamp
 from penstock.store import Stored
 from services.training import facts, model
 from services.training.repository import Point
@@ -81,9 +80,9 @@ def run_message(stored: Stored[model.Run]) -> pb.Run:
         model_version=run.model_version,
         manifest=run.manifest,
         author=run.author,
-        create_time=timestamp(run.created),
-        start_time=timestamp(run.started),
-        end_time=timestamp(run.ended),
+        create_time=to_timestamp(run.created),
+        start_time=to_timestamp(run.started),
+        end_time=to_timestamp(run.ended),
         environment=to_struct(run.environment),
         etag=stored.etag,
         sequence=stored.sequence,
@@ -108,8 +107,8 @@ def _attempt(attempt: model.Attempt) -> pb.Attempt:
         state=pb.Attempt.State.Value(attempt.state.upper()),
         reason=attempt.reason,
         exit_code=attempt.exit_code or 0,
-        start_time=timestamp(attempt.started),
-        end_time=timestamp(attempt.ended),
+        start_time=to_timestamp(attempt.started),
+        end_time=to_timestamp(attempt.ended),
     )
 
 
@@ -123,8 +122,8 @@ def model_message(stored: Stored[Model]) -> pb.Model:
     return pb.Model(
         name=value.name,
         latest_version=value.latest,
-        create_time=timestamp(value.created),
-        update_time=timestamp(value.updated),
+        create_time=to_timestamp(value.created),
+        update_time=to_timestamp(value.updated),
         etag=stored.etag,
         sequence=stored.sequence,
     )
@@ -148,7 +147,7 @@ def version_message(version: ModelVersion) -> pb.ModelVersion:
         artifact=version.artifact,
         files=_artifacts(version.files),
         author=version.author,
-        create_time=timestamp(version.created),
+        create_time=to_timestamp(version.created),
         task=version.task,
     )
 
@@ -156,18 +155,9 @@ def version_message(version: ModelVersion) -> pb.ModelVersion:
 def metric_message(point: Point) -> pb.Metric:
     """One value of a metric."""
     name, step, value, at = point
-    return pb.Metric(name=name, step=step, value=value, time=timestamp(datetime.fromtimestamp(at, UTC)))
+    return pb.Metric(name=name, step=step, value=value, time=to_timestamp(datetime.fromtimestamp(at, UTC)))
 
 
 def points(metrics: Iterable[pb.Metric], now: float) -> list[Point]:
     """What a job reports; without a time of its own a value is of `now` (seconds since 1970)."""
     return [(m.name, m.step, m.value, m.time.ToNanoseconds() / 1e9 if m.HasField("time") else now) for m in metrics]
-
-
-def timestamp(moment: datetime | None) -> Timestamp | None:
-    """A protobuf time; None stays None, which leaves a field unset."""
-    if moment is None:
-        return None
-    stamp = Timestamp()
-    stamp.FromDatetime(moment)
-    return stamp

@@ -5,12 +5,12 @@ from __future__ import annotations
 from datetime import datetime
 
 from google.protobuf import json_format
-from google.protobuf.timestamp_pb2 import Timestamp
 
 from penstock import names
 from penstock.api.training.v1 import training_service_pb2 as training_pb
 from penstock.api.tuning.v1 import tuning_service_pb2 as pb
 from penstock.rpc.structs import from_value, to_struct, to_value
+from penstock.rpc.times import to_timestamp
 from penstock.store import Stored
 from services.tuning.model import Range, Study, Trial
 from services.tuning.repository import trial_name
@@ -92,8 +92,8 @@ def study_message(stored: Stored[Study], running: int) -> pb.Study:
         best_value=study.best_value,
         model_version=study.model_version,
         author=study.author,
-        create_time=_timestamp(study.created),
-        end_time=_timestamp(study.ended),
+        create_time=to_timestamp(study.created),
+        end_time=to_timestamp(study.ended),
         etag=stored.etag,
         sequence=stored.sequence,
     )
@@ -110,14 +110,6 @@ def trial_message(stored: Stored[Trial]) -> pb.Trial:
         value=trial.value or 0.0,
         run=trial.run,
         reason=trial.reason,
-        create_time=_timestamp(trial.created),
-        end_time=_timestamp(trial.ended),
+        create_time=to_timestamp(trial.created),
+        end_time=to_timestamp(trial.ended),
     )
-
-
-def _timestamp(moment: datetime | None) -> Timestamp | None:
-    if moment is None:
-        return None
-    stamp = Timestamp()
-    stamp.FromDatetime(moment)
-    return stamp

@@ -27,10 +27,10 @@ from penstock.backing.triton import sweep
 from penstock.edge import Edge
 from penstock.errors import FailedPrecondition, Unavailable
 from penstock.jobs.local import LocalExecutor
+from penstock.names import SERVICES
 from penstock.rpc.keys import Keys
 from penstock.runtime.settings import inherited
 
-SERVICES = ("project", "dataset", "training", "tuning", "evaluation", "serving", "pipeline", "lineage")
 PROCESS = "services"
 SUPERVISOR = "supervisor"
 _ENDPOINTS_WITHIN = 20.0  # seconds

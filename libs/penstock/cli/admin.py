@@ -11,8 +11,7 @@ import click
 
 from penstock.cli.common import Session, connected, enum_name, last_id
 from penstock.cli.paging import pages
-
-SERVICES = ("project", "dataset", "training", "tuning", "evaluation", "serving", "pipeline", "lineage")
+from penstock.names import SERVICES
 
 
 @click.group()
