@@ -123,6 +123,14 @@ def test_full_names_are_taken_where_ids_are(penstock: Run, people: Path) -> None
     assert "(field: dataset)" in penstock("dataset", "show", "projects/default/models/named", code=2).err
 
 
+def test_a_mistyped_project_is_neither_empty_nor_filled(penstock: Run, people: Path) -> None:
+    for command in (("dataset", "list"), ("dataset", "import", "lost", "--from", people, "--key", "name")):
+        printed = penstock(*command, "--project", "defualt", code=2)
+        assert (printed.out, "no project 'defualt'" in printed.err) == ("", True)
+        assert "(field: project)" in printed.err
+    assert "default" in penstock("admin", "project", "list").out
+
+
 def test_an_evaluation_that_failed_is_shown_as_one(penstock: Run, people: Path) -> None:
     rows = "".join(f"{n},{n % 2},{'ab'[n % 2]}\n" for n in range(40))
     people.write_text("name,x,kind\n" + rows)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from penstock.errors import InvalidArgument
+from penstock.errors import InvalidArgument, NotFound
 from penstock.sdk import references
 
 if TYPE_CHECKING:
@@ -34,10 +34,17 @@ class Session:
 
     @cached_property
     def client(self) -> Client:
-        """The connection, made when first used."""
+        """The connection, made when first used. Raises InvalidArgument if --project names none."""
         from penstock.sdk.client import Client  # grpc costs more than all of click: only those who call pay for it
 
-        return Client(self.url, self.token, self.project)
+        client = Client(self.url, self.token, self.project)
+        try:
+            if self.project is not None:
+                _check_project(client)
+        except Exception:
+            client.close()
+            raise
+        return client
 
     @property
     def json(self) -> bool:
@@ -73,6 +80,20 @@ class Session:
     def note(self, text: str) -> None:
         """Say something to the person at the terminal, apart from the output."""
         click.echo(text, err=True)
+
+
+def _check_project(client: Client) -> None:
+    """The home's token may act in any project, and one that does not exist would look empty, and take data."""
+    from penstock.api.project.v1.project_service_pb2 import GetProjectRequest
+
+    try:
+        client.projects.GetProject(GetProjectRequest(name=client.project))
+    except NotFound:
+        raise InvalidArgument(
+            f"There is no project '{client.project_id}': `penstock admin project list` shows those that there are, "
+            f"`penstock admin project create {client.project_id}` makes it.",
+            field="project",
+        ) from None
 
 
 def output_option(function: F) -> F:

@@ -246,7 +246,7 @@ def test_who_stops_following_a_log_hears_that_the_run_goes_on(capsys: pytest.Cap
         raise KeyboardInterrupt
         yield
 
-    session = Session("http://127.0.0.1:1", "t", "p", "table")
+    session = Session("http://127.0.0.1:1", "t", None, "table")
     session.client.training.ReadLog = interrupted  # type: ignore[assignment]
     with session.client, pytest.raises(KeyboardInterrupt):
         logs.callback.__wrapped__(session, "r1", True, 0, 0)  # type: ignore[union-attr]
