@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from penstock.backing.nats import NatsServer
-from penstock.events import Bus
+from penstock.events import Bus, consumer
 from penstock.events.credentials import Permissions
 from penstock.store import Database
 from tests.conftest import run_once
@@ -26,6 +26,12 @@ class Nats:
     @property
     def url(self) -> str:
         return self.server.url
+
+
+@pytest.fixture(autouse=True)
+def quick_decisions(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Consumers look at what was decided about dead letters ten times as often."""
+    monkeypatch.setattr(consumer, "_DECISIONS", 0.3)
 
 
 @pytest.fixture(scope="module")
