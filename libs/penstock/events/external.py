@@ -32,6 +32,7 @@ log = logging.getLogger(__name__)
 
 _OPEN, _DONE, _GIVEN_UP = 0, 1, 2  # `handled` of a stored event; what is given up is a dead letter
 _SWEPT = 500  # stored events a look
+_DECISIONS = 3.0  # seconds between looks at the dead letters
 _BACK_OFF = (0.2, 0.5, 1.0, 2.0, 5.0)
 
 
@@ -188,7 +189,7 @@ class ExternalIntake:
                     await self._decide(letter)
             except Exception as error:  # noqa: BLE001 (the next look comes)
                 log.warning("%s could not look at its dead letters: %s", self.name, error)
-            await asyncio.sleep(3)
+            await asyncio.sleep(_DECISIONS)
 
     async def _decide(self, letter: DeadLetter) -> None:
         if letter.state is LetterState.RETRY and letter.raw is not None:

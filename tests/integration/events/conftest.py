@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from penstock.backing.nats import NatsServer
-from penstock.events import Bus, consumer
+from penstock.events import Bus, consumer, external
 from penstock.events.credentials import Permissions
 from penstock.store import Database
 from tests.conftest import run_once
@@ -30,8 +30,9 @@ class Nats:
 
 @pytest.fixture(autouse=True)
 def quick_decisions(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Consumers look at what was decided about dead letters ten times as often."""
+    """What operators decide about dead letters is looked at ten times as often."""
     monkeypatch.setattr(consumer, "_DECISIONS", 0.3)
+    monkeypatch.setattr(external, "_DECISIONS", 0.3)
 
 
 @pytest.fixture(scope="module")
