@@ -17,6 +17,7 @@ from bench.platform import Platform, running_platform
 from bench.records import KEY, LABEL, records, write_jsonl
 from penstock.api.dataset.v1 import dataset_service_pb2 as pb
 from penstock.rpc.structs import to_struct
+from penstock.runtime.settings import whole_environment
 
 CHANGED = 50
 AGAINST_DVC, IN_HISTORY = Limit(">=", 20), Limit("<=", 1.3)
@@ -103,7 +104,9 @@ class Dvc:
 
     def _run(self, *words: str) -> None:
         command = [self._python, "-m", "dvc", *words, "--quiet"]
-        subprocess.run(command, cwd=self._folder, check=True, stdout=subprocess.DEVNULL)
+        # `init` runs before anything can be configured, and would leave a report in the folder for temporary files.
+        environment = {**whole_environment(), "DVC_NO_ANALYTICS": "1"}
+        subprocess.run(command, cwd=self._folder, check=True, stdout=subprocess.DEVNULL, env=environment)
 
 
 def measure(options: Options) -> Result:
