@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from penstock.errors import Unavailable
 from services.dataset.ingest import parquet_worker
 from services.dataset.ingest.chunks import ChunkFile
-from services.dataset.ingest.parquet_worker import END, WRONG
+from services.dataset.ingest.parquet_worker import END, EXHAUSTED, WRONG
 from services.dataset.ingest.rows import BadFile, Row, make_row
 from services.dataset.values import Cleaner
 
@@ -41,8 +41,8 @@ class Parquet:
         """What the process writes of the rows; it is gone at the end, however that comes."""
         number = 0
         process = subprocess.Popen(
-            [sys.executable, "-I", "-m", parquet_worker.__name__],
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
+            [sys.executable, "-I", parquet_worker.__file__],
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE,
             env={**_ENVIRONMENT, "PATH": os.defpath},
         )  # fmt: skip
         with process:
@@ -57,10 +57,13 @@ class Parquet:
                         return
                     number += 1
                     yield line
-                if process.wait() in (-signal.SIGKILL, -signal.SIGTERM):
-                    raise Unavailable("The process that reads the Parquet file was ended; it is started again.")
+                code = process.wait()
             finally:
                 process.kill()
+        if code in (-signal.SIGKILL, -signal.SIGTERM):
+            raise Unavailable("The process that reads the Parquet file was ended; it is started again.")
+        if code not in (EXHAUSTED, -signal.SIGABRT, -signal.SIGSEGV):
+            raise RuntimeError(f"the process that reads Parquet ended with {code}; it has written why to the log")
         raise BadFile(
             f"The Parquet file cannot be read after row {number}: it unfolds to more than the memory there is for it. "
             "Write it with smaller row groups, and no value of many megabytes."

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import resource
+import signal
 import sys
 from collections.abc import Callable, Iterator
 from datetime import date, datetime, time
@@ -24,6 +25,7 @@ from services.dataset.ingest.rows import BadFile
 from services.dataset.values import MAX_BYTES
 
 END, WRONG = b".", b"!"  # no line of JSON begins so
+EXHAUSTED = 3  # the exit code where memory does not suffice; a library may end the process for it too (SIGABRT)
 MAX_LINE = 2 * MAX_BYTES  # of a row; written as JSON here it may be longer than in its canonical form
 _MEMORY = 2 << 30  # bytes of address space
 _ROWS, _BYTES = 2_000, 64 << 20  # unfolded at once
@@ -31,6 +33,7 @@ _ROWS, _BYTES = 2_000, 64 << 20  # unfolded at once
 
 def main() -> None:
     """Write the rows of one file."""
+    signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # ends with whoever reads
     resource.setrlimit(resource.RLIMIT_AS, (_MEMORY, _MEMORY))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     given = json.loads(sys.stdin.buffer.readline())
@@ -41,7 +44,7 @@ def main() -> None:
             out.write(line + b"\n")
         out.write(END + b"\n")
     except MemoryError:
-        pass  # no end is how that is told, as when the kernel, or a library, ends the process for it
+        sys.exit(EXHAUSTED)
     except BadFile as error:
         out.write(WRONG + json.dumps(error.message).encode() + b"\n")
     out.flush()
@@ -63,11 +66,14 @@ def _lines(file: ChunkFile, key_field: str) -> Iterator[bytes]:
                 yield line
     except pa.ArrowMemoryError:
         raise
-    except UnicodeDecodeError as error:
-        raise BadFile(f"After row {number}, within {_ROWS} rows, a text is not UTF-8: write it as UTF-8.") from error
     except (pa.ArrowException, OSError) as error:
         place = f"after row {number}" if number else "at its beginning or end"
         raise BadFile(f"The Parquet file is damaged or not Parquet, {place}: {str(error)[:300]}") from error
+    except RecursionError as error:
+        raise BadFile("The Parquet file is nested too deeply.") from error
+    except (ValueError, KeyError, OverflowError) as error:  # no UTF-8, a map's key twice, nanoseconds, the year 10,000
+        what = f"a value cannot be kept in a record: {str(error).partition('. ')[0][:300]}"
+        raise BadFile(f"After row {number}, within {_ROWS} rows, {what}. Write that column as text.") from error
 
 
 def _batch_rows(metadata: pq.FileMetaData) -> int:

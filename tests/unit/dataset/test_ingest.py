@@ -172,6 +172,12 @@ BAD_PARQUET: list[tuple[bytes, str]] = [
     (parquet(id=["a"], b=[b"x"]), "column 'b' is binary"),
     (parquet(id=["a"], u=pa.array([2**63], pa.uint64())), "row 1: field 'u'.*64 bits"),
     (parquet(id=["a", "a"]), "key 'a' is there twice: row 1 and row 2"),
+    (parquet(id=["a"], at=pa.array([1], pa.timestamp("ns"))), "After row 0, .*Nanosecond"),
+    (parquet(id=["a"], at=pa.array([2**50], pa.timestamp("ms"))), "After row 0, "),
+    (
+        parquet(id=["a"], m=pa.array([[("k", 1), ("k", 2)]], pa.map_(pa.string(), pa.int64()))),
+        "After row 0, .*[dD]uplicate",
+    ),
     (parquet(id=["a", None]), "row 2: the key field 'id' is missing"),
     (parquet(x=["a"]), "no key column 'id'"),
     (parquet(id=["a"], v=[float("inf")]), "row 1: field 'v': Infinity"),
@@ -201,7 +207,7 @@ def test_a_parquet_file_that_unfolds_to_more_than_memory_is_refused(objects: Obj
 
 def test_parquet_whose_text_is_no_utf8_is_refused(objects: ObjectStore) -> None:
     bad = pa.Array.from_buffers(pa.string(), 1, pa.array([b"\xff"], pa.binary()).buffers())
-    with pytest.raises(BadFile, match=r"After row 0, .* not UTF-8"):
+    with pytest.raises(BadFile, match=r"After row 0, .*utf-8"):
         stage(objects, parquet(id=["a"], v=bad), "parquet")
 
 
