@@ -27,6 +27,7 @@ from penstock.rpc.tokens import Tokens
 from tests.integration.edge.api_server import ApiServer, descriptor_set
 
 HERE = Path(__file__).parent
+INFER = "/v2/models/clf/infer"
 
 
 def free_ports(number: int) -> list[int]:
@@ -204,3 +205,37 @@ async def channel(platform: Platform) -> AsyncIterator[grpc.aio.Channel]:
     """A gRPC channel to the edge, without retries."""
     async with grpc.aio.insecure_channel(platform.address, options=[("grpc.enable_retries", 0)]) as opened:
         yield opened
+
+
+@pytest.fixture(scope="module")
+def servers(model_server: Callable[..., ModelServer]) -> tuple[ModelServer, ModelServer]:
+    """Two model servers for the whole file."""
+    return model_server(1), model_server(2)
+
+
+@pytest_asyncio.fixture(loop_scope="module")
+async def pair(
+    platform: Platform, servers: tuple[ModelServer, ModelServer]
+) -> AsyncIterator[tuple[ModelServer, ModelServer]]:
+    """Two revisions of endpoint clf, running, at weights 50 and 50."""
+    first, second = servers
+    for server in servers:
+        if server.process is None:
+            server.start()
+    generation = platform.edge.set_endpoint("alpha", "clf", [first.member(50), second.member(50)])
+    await platform.edge.applied("alpha", "clf", generation)
+    yield first, second
+    platform.edge.remove_endpoint("alpha", "clf")
+    await platform.edge.removed("alpha", "clf")
+
+
+async def shift(platform: Platform, *members: Any) -> int:
+    generation = platform.edge.set_endpoint("alpha", "clf", members)
+    await platform.edge.applied("alpha", "clf", generation)
+    return generation
+
+
+async def slow(platform: Platform, http: aiohttp.ClientSession, seconds: float, path: str = INFER) -> str:
+    url = f"{platform.url}{path}?sleep={seconds}"
+    async with http.post(url, json={}, headers=platform.headers()) as response:
+        return str((await response.json())["id"])

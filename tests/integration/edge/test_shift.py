@@ -4,24 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import collections
-import signal
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
-from typing import Any
 
 import aiohttp
 import grpc
 import pytest
-import pytest_asyncio
 from tritonclient.grpc import service_pb2, service_pb2_grpc
 
-from penstock.edge import PREDICTION_HEADER, Attempts, clusters, files, routes
+from penstock.edge import PREDICTION_HEADER, Attempts, routes
 from penstock.edge.files import replace_json
 from penstock.errors import Unavailable
-from tests.integration.edge.conftest import ModelServer, Platform
+from tests.integration.edge.conftest import INFER, ModelServer, Platform, shift, slow
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
-INFER = "/v2/models/clf/infer"
 
 
 class Load:
@@ -70,34 +66,6 @@ class Load:
         wanted = self.answers.total() + number
         while self.answers.total() + len(self.failures) < wanted:  # noqa: ASYNC110 - the clients' counters are plain
             await asyncio.sleep(0.01)
-
-
-@pytest.fixture(scope="module")
-def servers(model_server: Callable[..., ModelServer]) -> tuple[ModelServer, ModelServer]:
-    """Two model servers for the whole file."""
-    return model_server(1), model_server(2)
-
-
-@pytest_asyncio.fixture(loop_scope="module")
-async def pair(
-    platform: Platform, servers: tuple[ModelServer, ModelServer]
-) -> AsyncIterator[tuple[ModelServer, ModelServer]]:
-    """Two revisions of endpoint clf, running, at weights 50 and 50."""
-    first, second = servers
-    for server in servers:
-        if server.process is None:
-            server.start()
-    generation = platform.edge.set_endpoint("alpha", "clf", [first.member(50), second.member(50)])
-    await platform.edge.applied("alpha", "clf", generation)
-    yield first, second
-    platform.edge.remove_endpoint("alpha", "clf")
-    await platform.edge.removed("alpha", "clf")
-
-
-async def shift(platform: Platform, *members: Any) -> int:
-    generation = platform.edge.set_endpoint("alpha", "clf", members)
-    await platform.edge.applied("alpha", "clf", generation)
-    return generation
 
 
 async def test_no_request_fails_while_weights_change(platform: Platform, pair: tuple[ModelServer, ModelServer]) -> None:
@@ -178,12 +146,6 @@ async def test_config_dump_shows_the_generation_of_both_protocols(
     assert await edge.generation("alpha", "never") == 0
 
 
-async def slow(platform: Platform, http: aiohttp.ClientSession, seconds: float, path: str = INFER) -> str:
-    url = f"{platform.url}{path}?sleep={seconds}"
-    async with http.post(url, json={}, headers=platform.headers()) as response:
-        return str((await response.json())["id"])
-
-
 async def test_a_draining_member_gets_nothing_new_and_finishes_what_it_has(
     platform: Platform, http: aiohttp.ClientSession, pair: tuple[ModelServer, ModelServer]
 ) -> None:
@@ -252,78 +214,6 @@ async def test_the_last_member_with_a_share_is_asked_however_badly_it_answers(
     for beside in ([], [pair[0].member(0)]):
         await shift(platform, broken.member(100), *beside)
         assert await statuses(platform, http, 40) == {"500": 20, "INTERNAL": 20}
-
-
-async def test_members_and_keys_survive_a_restart_of_envoy(
-    platform: Platform, http: aiohttp.ClientSession, pair: tuple[ModelServer, ModelServer]
-) -> None:
-    generation = await shift(platform, pair[1].member())
-    platform.edge.set_keys_and_denylist(platform.signer.jwks(), {"t-lost"})
-    await platform.edge.keys_applied()
-    platform.stop(signal.SIGKILL)
-    await platform.start()
-    assert await platform.edge.admin.uptime() < 10
-    assert await platform.edge.generation("alpha", "clf") == generation
-    assert await slow(platform, http, 0) == "r2"
-    headers = platform.headers(token_id="t-lost")
-    async with http.post(platform.url + INFER, json={}, headers=headers) as response:
-        assert response.status == 401
-
-
-async def test_the_base_can_be_written_again_and_keeps_endpoints_and_denylist(
-    platform: Platform, http: aiohttp.ClientSession, pair: tuple[ModelServer, ModelServer]
-) -> None:
-    platform.edge.set_keys_and_denylist(platform.signer.jwks(), {"t-lost"})
-    platform.write_base()
-    await asyncio.sleep(0.2)
-    assert await slow(platform, http, 0) in ("r1", "r2")
-    assert platform.edge.keys().denied == {"t-lost"}
-    assert await platform.edge.admin.refused() == {}
-
-
-async def test_a_broken_file_of_members_keeps_the_ones_before(
-    platform: Platform, http: aiohttp.ClientSession, pair: tuple[ModelServer, ModelServer]
-) -> None:
-    await shift(platform, pair[0].member())
-    file = platform.edge.folder.members / clusters.file_name("endpoint/alpha/clf/http")
-    replace_json(file, {"version_info": "99", "resources": [{"@type": "type.googleapis.com/nothing"}]})
-    await asyncio.sleep(0.1)
-    assert await slow(platform, http, 0) == "r1"
-    assert await platform.edge.generation("alpha", "clf") != 99
-    await shift(platform, pair[1].member())
-    assert await slow(platform, http, 0) == "r2"
-
-
-async def test_a_kill_at_any_write_is_healed_by_saying_it_again(
-    platform: Platform,
-    http: aiohttp.ClientSession,
-    pair: tuple[ModelServer, ModelServer],
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    """A new endpoint is three files; after a failure at each of them, the same call brings it about."""
-    real, edge = files.replace, platform.edge
-    reached = []
-    for k in (1, 2, 3):
-        seen: list[object] = []
-
-        def failing(path: Any, content: bytes, k: int = k, seen: list[object] = seen) -> None:
-            seen.append(path)
-            if len(seen) == k:
-                raise OSError("killed here")
-            real(path, content)
-
-        name = f"fresh{k}"
-        with monkeypatch.context() as patch:
-            patch.setattr(files, "replace", failing)
-            with pytest.raises(OSError, match="killed here"):
-                edge.set_endpoint("alpha", name, [pair[0].member()], 5)
-        reached.append(len(seen))
-        assert await slow(platform, http, 0) in ("r1", "r2")
-        edge.set_endpoint("alpha", name, [pair[0].member()], 5)
-        await edge.applied("alpha", name, 5)
-        assert await slow(platform, http, 0, f"/v2/models/{name}/infer") == "r1"
-        edge.remove_endpoint("alpha", name)
-    assert reached == [1, 2, 3]
 
 
 async def test_a_member_that_answers_nothing_is_counted_though_no_client_notices(

@@ -16,6 +16,7 @@ from penstock.algorithms import ModelCard, run
 from penstock.runtime.settings import JobEnvironment
 
 Record = Mapping[str, Any]
+GOOD = [{"x": float(i), "t": f"t{i % 2}", "label": i % 2} for i in range(20)]
 
 
 @dataclass(frozen=True)
