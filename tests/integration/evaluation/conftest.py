@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
+import json
+import os
+import signal
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import pytest
 import pytest_asyncio
 
+from penstock.jobs.local import LocalExecutor
+from penstock.jobs.spec import JobSpec
 from tests.support.evaluation_platform import PROJECT, ROWS, EvaluationPlatform, train_model
 
 
@@ -32,3 +40,30 @@ async def given(platform: EvaluationPlatform) -> Given:
     good = platform.training.add(PROJECT, "sizes", train_model(platform.root / "good"))
     bad = platform.training.add(PROJECT, "sizes", train_model(platform.root / "bad", wrong=12))
     return Given(good, bad, platform.datasets.add(PROJECT, "sizes", ROWS, label="kind"))
+
+
+def types(events: list[dict[str, Any]]) -> list[str]:
+    return [event["type"] for event in events]
+
+
+async def folders_gone(platform: EvaluationPlatform) -> None:
+    """Wait until the jobs' folders are removed, which follows the write that ends an evaluation."""
+    async with asyncio.timeout(10):
+        while await asyncio.to_thread(lambda: list((platform.root / "jobs").glob("evaluation.*"))):  # noqa: ASYNC110 (a folder tells nobody)
+            await asyncio.sleep(0.02)
+
+
+class Losing(LocalExecutor):
+    """Has the first attempts die right after they began."""
+
+    def __init__(self, root: Path, url: str, lost: int) -> None:
+        super().__init__(root, url, idle=20)
+        self.lost = lost
+
+    async def start(self, spec: JobSpec) -> None:
+        await super().start(spec)
+        if spec.attempt <= self.lost:
+            record = self._root / spec.job / str(spec.attempt) / "start.json"
+            while not record.exists() or not record.read_text():  # noqa: ASYNC110
+                await asyncio.sleep(0.002)
+            os.kill(json.loads(record.read_text())["pid"], signal.SIGKILL)

@@ -11,8 +11,7 @@ from penstock.api.evaluation.v1 import evaluation_service_pb2 as pb
 from services.evaluation.jobs import PREFIX
 from services.evaluation.model import Evaluation, State
 from services.evaluation.reconciler import Reconciler
-from tests.integration.evaluation.conftest import Given
-from tests.integration.evaluation.test_evaluations import Losing, folders_gone, types
+from tests.integration.evaluation.conftest import Given, Losing, folders_gone, types
 from tests.support.evaluation_platform import EvaluationPlatform
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")

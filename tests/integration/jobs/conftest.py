@@ -22,6 +22,8 @@ from penstock.objects import ObjectStore
 from penstock.runner import processes
 
 TIMEOUT = 30.0
+Forked = Callable[[Callable[[], Any]], int]
+LEAVE_OUTPUTS = "for n in 1 2 3; do echo $n > $PENSTOCK_OUTPUT_DIR/$n; done; echo '{\"loss\": 1}' > $PENSTOCK_METRICS"
 
 
 @dataclass
@@ -159,3 +161,14 @@ def wait(child: int) -> int:
 def put_in_place_of(module: Any, name: str, replacement: Any) -> None:
     """Patch a mechanism; only ever in a forked child."""
     setattr(module, name, replacement)
+
+
+def kill_oneself() -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def prepared(bench: Bench, spec: JobSpec) -> Attempt:
+    """An attempt's folder as `start` leaves it, without the shim."""
+    attempt = bench.attempt(spec)
+    attempt.put_job(spec, (bench.home / "objects").as_uri())
+    return attempt
