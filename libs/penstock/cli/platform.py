@@ -181,6 +181,7 @@ async def _supervise(home: Path, port: int, project: str | None, output: str) ->
     from penstock.backing.process import ManagedProcess
     from penstock.backing.supervisor import Supervisor
     from penstock.runtime import logs
+    from penstock.runtime.files import replace_text
 
     settings = Settings.from_environ(home=home)
     logs.configure(level=settings.log_level, json_lines=settings.log_format == "json" and not sys.stderr.isatty())
@@ -202,7 +203,7 @@ async def _supervise(home: Path, port: int, project: str | None, output: str) ->
             await starting
             progress.done()
             platform.supervise(supervisor)
-            ready.write_text(platform.url, encoding="utf-8")
+            replace_text(ready, platform.url)
             _say_ready(home, platform.url, "ctrl-C stops the platform", output)
             ended = asyncio.create_task(supervisor.ended())
             await asyncio.wait({asked, ended}, return_when=asyncio.FIRST_COMPLETED)

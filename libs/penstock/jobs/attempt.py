@@ -21,6 +21,7 @@ from penstock.jobs.locks import held
 from penstock.jobs.spec import AttemptRef, JobSpec, Report
 from penstock.objects import ObjectStore, safe_join
 from penstock.runner.processes import Identity, identity_of
+from penstock.runtime.files import replace_text
 
 LOCK_SECONDS = 1.0  # an observer holds the lock for a moment; a shim that lost to another shim learns it after this
 
@@ -72,10 +73,7 @@ class Attempt:
 
     def write(self, name: str, text: str) -> None:
         """Write a file of this folder whole, readable by the platform's user alone."""
-        temporary = self.folder / f".{name}.{os.getpid()}.{time.monotonic_ns()}"
-        with open(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
-            file.write(text)
-        os.replace(temporary, self.folder / name)
+        replace_text(self.folder / name, text)
 
     def read(self, name: str) -> str | None:
         """What a file of this folder holds, or None."""

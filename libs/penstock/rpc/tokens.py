@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import secrets
 import time
 from pathlib import Path
@@ -13,6 +12,7 @@ import jwt
 from penstock.errors import InvalidArgument, Unauthenticated
 from penstock.rpc.caller import ADMIN, ROLES, SERVICE, Caller
 from penstock.rpc.keys import ALGORITHM, Keys
+from penstock.runtime.files import replace_text
 
 ISSUER = AUDIENCE = "penstock"
 CLOCK_SKEW_SECONDS = 5
@@ -138,10 +138,7 @@ def ensure_home_token(path: Path, tokens: Tokens, project: str, ttl: float = 365
         else:
             return text
     text = tokens.mint("home", project, ADMIN, ttl, platform=True)
-    draft = path.with_name(f".{path.name}-{secrets.token_hex(4)}")
-    with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
-        file.write(text + "\n")
-    draft.replace(path)
+    replace_text(path, text + "\n")
     return text
 
 
