@@ -79,10 +79,11 @@ class Warm:
         _load(preload)
         os.chdir(self._folder)
         with contextlib.suppress(FileNotFoundError):
-            os.unlink("socket")
+            os.unlink("socket.new")
         with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as listener:
-            listener.bind("socket")
+            listener.bind("socket.new")
             listener.listen(64)
+            os.replace("socket.new", "socket")  # whoever sees it is answered
             _logger.info("warm")
             while self._wanted():
                 self._reap()
