@@ -28,8 +28,10 @@ class Logs:
     executor: Executor
     objects: ObjectStore
 
-    async def read(self, name: str, attempt: int, *, offset: int, follow: bool, tail: int) -> AsyncIterator[Chunk]:
-        """The log from `offset` on, or its last `tail` lines; with `follow`, until the attempt ends.
+    async def read(
+        self, name: str, attempt: int, *, offset: int, follow: bool, tail: int
+    ) -> AsyncIterator[tuple[int, Chunk]]:
+        """The attempt and its log, from `offset` on or its last `tail` lines; with `follow`, until the attempt ends.
 
         `attempt` 0 is the accepted or the current one. Raises NotFound for a run or an attempt that does not exist.
         """
@@ -45,7 +47,7 @@ class Logs:
             ended = _attempt((await self.repository.runs.get(name)).value, number).ended is not None
             async for end, data in self._available(name, number, offset):
                 offset = end
-                yield end, data
+                yield number, (end, data)
             if ended or not follow:
                 return
             await asyncio.sleep(POLL_SECONDS)

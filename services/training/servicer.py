@@ -83,10 +83,10 @@ class TrainingServicer(TrainingServiceServicer):
         name = _name(request.name, "run")
         if request.offset < 0 or request.tail < 0:
             raise InvalidArgument("offset and tail are not negative.", field="offset" if request.offset < 0 else "tail")
-        async for offset, data in self.logs.read(
+        async for attempt, (offset, data) in self.logs.read(
             name, request.attempt, offset=request.offset, follow=request.follow, tail=request.tail
         ):
-            yield pb.ReadLogResponse(data=data, offset=offset)
+            yield pb.ReadLogResponse(data=data, offset=offset, attempt=attempt)
 
     async def AppendMetrics(self, request: pb.AppendMetricsRequest, context: Context) -> pb.AppendMetricsResponse:
         reporter = caller()

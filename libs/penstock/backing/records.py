@@ -10,6 +10,7 @@ from pathlib import Path
 
 from penstock.backing.identity import Identity
 
+SUPERVISOR = "supervisor"  # the process that keeps all others up
 NO_BOOT = ""  # in the identity of a process that is no concern of this home
 _LOG_LIMIT = 16 * 2**20
 _LOGS_KEPT = 3  # long ones of earlier starts

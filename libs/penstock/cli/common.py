@@ -46,6 +46,10 @@ class Session:
             raise
         return client
 
+    def is_there(self) -> bool:
+        """Whether the platform has answered, or is known to be kept up."""
+        return self.client.is_there
+
     @property
     def json(self) -> bool:
         """Whether the output is for programs."""

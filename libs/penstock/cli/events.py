@@ -28,7 +28,7 @@ def tail(session: Session, type_: str) -> None:
     request = pb.WatchEventsRequest(parent=session.client.project, type=type_)
     try:
         event: events_pb2.Event
-        for event in follow(lambda: session.client.events.WatchEvents(request)):
+        for event in follow(lambda: session.client.events.WatchEvents(request), is_there=session.is_there):
             if session.json:
                 click.echo(json.dumps(to_dict(event), ensure_ascii=False))
             else:

@@ -11,6 +11,7 @@ import click
 from penstock.cli.common import Session, assignments, connected, describe, enum_name, last_id, short, to_dict, versioned
 from penstock.cli.progress import follow_work
 from penstock.errors import InvalidArgument, PenstockError
+from penstock.sdk.following import follow as going_on
 
 if TYPE_CHECKING:
     from penstock.api.training.v1 import training_service_pb2 as pb
@@ -159,9 +160,12 @@ def logs(session: Session, run: str, follow: bool, tail: int, attempt: int) -> N
     from penstock.api.training.v1 import training_service_pb2 as pb
 
     request = pb.ReadLogRequest(name=session.client.name("run", run), follow=follow, tail=tail, attempt=attempt)
-    collected = []
+    collected: list[bytes] = []
+    part: pb.ReadLogResponse
     try:
-        for part in session.client.training.ReadLog(request):
+        for part in going_on(lambda: session.client.training.ReadLog(request), is_there=session.is_there):
+            # From there, should it break.
+            request.attempt, request.offset, request.tail = part.attempt, part.offset, 0
             if session.json:
                 collected.append(part.data)
             else:

@@ -39,7 +39,7 @@ def channel_options(services: Iterable[str]) -> list[tuple[str, Any]]:
         ("grpc.keepalive_timeout_ms", 10_000),
         # By default a channel waits up to two minutes before it looks again for a server that was down.
         ("grpc.initial_reconnect_backoff_ms", 100),
-        ("grpc.min_reconnect_backoff_ms", 200),
+        ("grpc.min_reconnect_backoff_ms", 10_000),  # in fact the time that one connect may take
         ("grpc.max_reconnect_backoff_ms", 1_000),
         ("grpc.enable_retries", 1),
         ("grpc.service_config", service_config(services)),

@@ -21,6 +21,7 @@ from penstock.api.tuning.v1.tuning_service_pb2_grpc import TuningServiceStub
 from penstock.runtime.settings import ClientSettings
 from penstock.sdk.addresses import check_token, split_url
 from penstock.sdk.interceptors import Session
+from penstock.sdk.local import is_kept_up
 from penstock.sdk.references import ids_of
 from penstock.sdk.retries import PATIENCE
 
@@ -59,16 +60,21 @@ class Client:
             ("grpc.keepalive_time_ms", 30_000),
             # By default a channel waits up to two minutes before it looks again for a server that was down.
             ("grpc.initial_reconnect_backoff_ms", 100),
-            ("grpc.min_reconnect_backoff_ms", 200),
+            ("grpc.min_reconnect_backoff_ms", 10_000),  # in fact the time that one connect may take
             ("grpc.max_reconnect_backoff_ms", 1_000),
         ]
         if scheme == "https":
             channel = grpc.secure_channel(target, grpc.ssl_channel_credentials(), options)
         else:
             channel = grpc.insecure_channel(target, options)
-        self._session = Session(self.token, patience)
+        self._session = Session(self.token, patience, lambda: is_kept_up(settings.home, self.url))
         self._raw = channel
         self.channel = grpc.intercept_channel(channel, self._session)
+
+    @property
+    def is_there(self) -> bool:
+        """Whether the platform has answered already, or is kept up on this machine: worth being waited for."""
+        return self._session.is_there
 
     @property
     def project(self) -> str:

@@ -11,23 +11,32 @@ from penstock.errors import PenstockError, Unavailable
 T = TypeVar("T")
 
 PATIENCE = 60.0  # seconds for which an unreachable platform is asked again
+FIRST_PATIENCE = 2.0  # and one that has never answered: it is probably not running
+CONNECTED = 15.0  # a stream that broke after as many was open, though nothing came: no call takes as long to fail
 
 
-def follow(watch: Callable[[], Any], *, patience: float = PATIENCE) -> Iterator[T]:
+def follow(
+    watch: Callable[[], Any], *, patience: float = PATIENCE, is_there: Callable[[], bool] = lambda: True
+) -> Iterator[T]:
     """Yield each state of a resource until the server ends the stream at a final one.
 
     `watch` opens the stream. A platform that cannot be reached is asked again for `patience` seconds, then
-    Unavailable is raised; the work itself goes on in the platform either way.
+    Unavailable is raised; the work itself goes on in the platform either way. One that has never answered, as
+    `is_there` (`Client.is_there`) tells, is given up sooner.
     """
-    deadline = time.monotonic() + patience
+    failing: float | None = None  # since when
     while True:
+        opened = time.monotonic()
         try:
             for update in watch():
-                deadline = time.monotonic() + patience
+                failing = None
                 yield update
             return
         except Unavailable:
-            if time.monotonic() > deadline:
+            now = time.monotonic()
+            if failing is None or now - opened > CONNECTED:
+                failing = now
+            if now - failing >= (patience if is_there() else min(patience, FIRST_PATIENCE)):
                 raise
             time.sleep(0.3)
 

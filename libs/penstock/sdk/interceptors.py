@@ -13,6 +13,7 @@ from penstock.errors import PenstockError
 from penstock.rpc.channels import with_request_id
 from penstock.rpc.errors import from_rpc_error
 from penstock.sdk import retries
+from penstock.sdk.following import FIRST_PATIENCE
 
 DEFAULT_DEADLINE = 60.0  # seconds, for calls that are not streams
 REMEMBERED = 100  # resources whose last write is remembered
@@ -34,14 +35,23 @@ class _DetailsOfCall(_Details, grpc.ClientCallDetails):
 class Session(grpc.UnaryUnaryClientInterceptor, grpc.UnaryStreamClientInterceptor):
     """What all calls of one client share; `last_writes` maps resource names to the sequence of the last write seen.
 
-    A platform that does not answer is asked again for `patience` seconds, if the call may be repeated.
+    A platform that does not answer is asked again for `patience` seconds, if the call may be repeated. `is_kept_up`
+    tells of one that has not answered yet whether it is there.
     """
 
-    def __init__(self, token: str | None, patience: float = retries.PATIENCE) -> None:
+    def __init__(
+        self, token: str | None, patience: float = retries.PATIENCE, is_kept_up: Callable[[], bool] = lambda: False
+    ) -> None:
         self._token = token
         self._patience = patience
+        self._is_kept_up = is_kept_up
         self._answered = False
         self.last_writes: dict[str, int] = {}
+
+    @property
+    def is_there(self) -> bool:
+        """Whether the platform has answered already, or is known to be kept up."""
+        return self._answered or self._is_kept_up()
 
     def _details(self, call: grpc.ClientCallDetails, default_deadline: float | None) -> _DetailsOfCall:
         metadata = list(call.metadata or [])
@@ -55,7 +65,7 @@ class Session(grpc.UnaryUnaryClientInterceptor, grpc.UnaryStreamClientIntercepto
         again = retries.repeatable(client_call_details.method)
         request = with_request_id(request) if again else request
         details = self._details(client_call_details, DEFAULT_DEADLINE)
-        began, attempt = time.monotonic(), 0
+        failing, attempt = 0.0, 0
         while True:
             call = continuation(details, request)
             try:
@@ -63,17 +73,17 @@ class Session(grpc.UnaryUnaryClientInterceptor, grpc.UnaryStreamClientIntercepto
             except grpc.RpcError as error:
                 failure = from_rpc_error(error)
                 self._answered = self._answered or retries.answered(error)
-                if not again or not self._wait(failure, attempt, time.monotonic() - began):
+                failing = failing if attempt else time.monotonic()
+                if not again or not self._wait(failure, attempt, time.monotonic() - failing):
                     raise failure from None
                 attempt += 1
             else:
-                self._answered = True
                 self._remember(response)
                 return call
 
     def _wait(self, failure: PenstockError, attempt: int, waited: float) -> bool:
         """Wait before another attempt; False if there is no point in one."""
-        patience = self._patience if self._answered else min(self._patience, retries.FIRST_PATIENCE)
+        patience = self._patience if self.is_there else min(self._patience, FIRST_PATIENCE)
         if not retries.may_pass(failure) or waited >= patience:
             return False
         time.sleep(retries.DELAYS[min(attempt, len(retries.DELAYS) - 1)])
@@ -84,6 +94,7 @@ class Session(grpc.UnaryUnaryClientInterceptor, grpc.UnaryStreamClientIntercepto
         return _Stream(continuation(self._details(client_call_details, None), request), self._remember)
 
     def _remember(self, response: Message) -> None:
+        self._answered = True
         fields = response.DESCRIPTOR.fields_by_name
         if "name" in fields and "sequence" in fields and response.sequence:  # type: ignore[attr-defined]
             name, sequence = response.name, response.sequence  # type: ignore[attr-defined]

@@ -14,7 +14,6 @@ from penstock.rpc.errors import DeadlineExceeded
 from penstock.rpc.options import is_idempotent
 
 PATIENCE = 45.0  # seconds for which a platform that is there is asked again
-FIRST_PATIENCE = 2.0  # and one where nothing has ever answered: it is probably not running
 DELAYS = (0.1, 0.2, 0.4, 0.8, 1.0)  # seconds between attempts
 # An update says how things shall be; bytes of an import carry their offset, and are passed over if they are there.
 _REPEATABLE = ("Update", "WriteImport")

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
+import socket
+import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import grpc
@@ -21,10 +25,13 @@ from penstock.api.project.v1.project_service_pb2_grpc import (
     ProjectServiceServicer,
     add_ProjectServiceServicer_to_server,
 )
-from penstock.backing.process import free_port
+from penstock.backing.ports import free_port
+from penstock.backing.process import ManagedProcess, Program
 from penstock.errors import NotFound, PenstockError, Unavailable
 from penstock.rpc.errors import from_rpc_error
+from penstock.sdk import interceptors
 from penstock.sdk.client import Client
+from penstock.sdk.local import is_kept_up
 
 NAME = "projects/default/datasets/digits"
 
@@ -111,9 +118,9 @@ def test_a_refusal_that_stays_is_raised_at_once(service: tuple[Restarting, Clien
 def test_patience_ends(service: tuple[Restarting, Client]) -> None:
     servicer, client = service
     servicer.refusals = 1000
-    with Client(client.url, "a-token", "default", patience=0.5) as hasty, pytest.raises(Unavailable):
+    with Client(client.url, "a-token", "default", patience=2) as hasty, pytest.raises(Unavailable):
         hasty.dataset("digits").get()
-    assert 2 <= len(servicer.asked) < 10
+    assert 2 <= len(servicer.asked) < 20
 
 
 def test_a_platform_that_is_not_there_is_not_waited_for_long() -> None:
@@ -121,6 +128,70 @@ def test_a_platform_that_is_not_there_is_not_waited_for_long() -> None:
     with Client(f"http://127.0.0.1:{free_port()}", "a-token", "default") as client, pytest.raises(Unavailable):
         client.dataset("digits").get()
     assert time.monotonic() - began < 10
+
+
+def test_a_platform_of_this_machine_that_is_kept_up_is_worth_waiting_for(home: Path) -> None:
+    url = "http://127.0.0.1:4242"
+    assert not is_kept_up(home, url)
+    supervisor = ManagedProcess.start(home, Program("supervisor", ["/bin/sleep", "600"], facts={"port": 4242}))
+    try:
+        assert is_kept_up(home, url)
+        assert not is_kept_up(home, "http://127.0.0.1:4243")
+    finally:
+        supervisor.kill()
+    assert not is_kept_up(home, url)
+
+
+def test_who_starts_while_it_restarts_waits_for_it(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A first call, which nobody has ever answered: its patience is not that with a platform that is not running."""
+    monkeypatch.setattr(interceptors, "FIRST_PATIENCE", 0.1)
+    monkeypatch.setenv("PENSTOCK_HOME", str(home))
+    port = free_port()
+    supervisor = ManagedProcess.start(home, Program("supervisor", ["/bin/sleep", "600"], facts={"port": port}))
+    server = grpc.server(ThreadPoolExecutor(2))
+    add_DatasetServiceServicer_to_server(Restarting(), server)  # type: ignore[abstract]
+    server.add_insecure_port(f"127.0.0.1:{port}")
+    starting = threading.Timer(1.0, server.start)
+    starting.start()
+    try:
+        with Client(f"http://127.0.0.1:{port}", "a-token", "default") as client:
+            assert client.dataset("digits").get().name == NAME
+    finally:
+        starting.join()
+        server.stop(None)
+        supervisor.kill()
+
+
+def test_a_connection_may_take_its_time(service: tuple[Restarting, Client]) -> None:
+    """A call that is not repeated, through somebody who is slow to pass it on."""
+    _, client = service
+    target = int(client.url.rpartition(":")[2])
+    with socket.create_server(("127.0.0.1", 0)) as slow:
+
+        def accept() -> None:
+            inside, _ = slow.accept()
+            time.sleep(1.0)
+            with inside, socket.create_connection(("127.0.0.1", target)) as outside:
+                back = threading.Thread(target=pump, args=(outside, inside))
+                back.start()
+                pump(inside, outside)
+                back.join()
+
+        accepting = threading.Thread(target=accept)
+        accepting.start()
+        name = "projects/default/tokens/t"
+        with Client(f"http://127.0.0.1:{slow.getsockname()[1]}", "a-token", "default") as through:
+            assert through.projects.RevokeToken(project_pb.RevokeTokenRequest(name=name)).name == name
+        accepting.join(10)
+
+
+def pump(source: socket.socket, sink: socket.socket) -> None:
+    """Pass on what comes until no more does."""
+    with contextlib.suppress(OSError):
+        while data := source.recv(65536):
+            sink.sendall(data)
+    with contextlib.suppress(OSError):
+        sink.shutdown(socket.SHUT_WR)
 
 
 class Cut(grpc.RpcError):

@@ -16,7 +16,8 @@ import click
 import pytest
 
 from penstock import errors
-from penstock.backing.process import free_port
+from penstock.api.training.v1 import training_service_pb2 as pb
+from penstock.backing.ports import free_port
 from penstock.cli import main as cli
 from penstock.cli import platform
 from penstock.cli.common import Session
@@ -248,6 +249,25 @@ def test_who_stops_following_a_log_hears_that_the_run_goes_on(capsys: pytest.Cap
     with session.client, pytest.raises(KeyboardInterrupt):
         logs.callback.__wrapped__(session, "r1", True, 0, 0)  # type: ignore[union-attr]
     assert "The run goes on. To stop it: penstock runs cancel r1" in capsys.readouterr().err
+
+
+def test_a_log_is_gone_on_with_where_it_broke(capfd: pytest.CaptureFixture[str]) -> None:
+    asked: list[Any] = []
+
+    def stream(request: Any) -> Iterator[Any]:
+        asked.append((request.attempt, request.offset, request.tail))
+        if len(asked) == 1:
+            yield pb.ReadLogResponse(data=b"one ", offset=44, attempt=3)
+            raise errors.Unavailable("restarting")
+        yield pb.ReadLogResponse(data=b"two", offset=47, attempt=3)
+
+    session = Session("http://127.0.0.1:1", "t", None, "table")
+    session.client.training.ReadLog = stream  # type: ignore[assignment]
+    session.client._session._answered = True
+    with session.client:
+        logs.callback.__wrapped__(session, "r1", True, 5, 0)  # type: ignore[union-attr]
+    assert capfd.readouterr().out == "one two"
+    assert asked == [(0, 0, 5), (3, 44, 0)]
 
 
 def test_a_platform_that_cannot_be_reached_is_3(capsys: pytest.CaptureFixture[str]) -> None:

@@ -12,7 +12,7 @@ import pytest
 import penstock.sdk
 from penstock.api.pipeline.v1 import pipeline_service_pb2 as pb
 from penstock.errors import FailedPrecondition, InvalidArgument, Unavailable
-from penstock.sdk import Client, interceptors
+from penstock.sdk import Client, following, interceptors
 from penstock.sdk.addresses import split_url
 from penstock.sdk.datasets import save_stream
 from penstock.sdk.following import follow, wait
@@ -108,6 +108,59 @@ def test_following_goes_on_after_a_break_and_gives_up_after_its_patience() -> No
         list(follow(lambda: iter_raising(), patience=0))
 
 
-def iter_raising() -> Iterator[Any]:
+def test_patience_begins_with_the_break_however_long_nothing_came_before(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A run that trains for hours sends nothing meanwhile; the platform then restarts for some seconds."""
+    clock = Clock(monkeypatch)
+    opened: list[int] = []
+
+    def stream() -> Iterator[int]:
+        opened.append(1)
+        if len(opened) in (1, 5):
+            yield len(opened)
+            clock.now += 3600
+        if len(opened) == 10:
+            return
+        clock.now += 3
+        raise Unavailable("restarting")
+
+    assert list(follow(stream)) == [1, 5]
+    opened.clear()
+    with pytest.raises(Unavailable):
+        list(follow(lambda: iter_raising(opened), is_there=lambda: False))
+    assert 2 < len(opened) < 10
+
+
+def test_a_quiet_stream_that_breaks_again_was_open_in_between(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = Clock(monkeypatch)
+    opened: list[int] = []
+
+    def stream() -> Iterator[int]:
+        opened.append(1)
+        if len(opened) == 4:
+            return
+        clock.now += 3600
+        raise Unavailable("restarting")
+        yield
+
+    assert list(follow(stream)) == []
+
+
+class Clock:
+    """The time of `following`, which passes only when told, or slept."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.now = 0.0
+        monkeypatch.setattr(following, "time", self)
+
+    def monotonic(self) -> float:
+        return self.now
+
+    def sleep(self, seconds: float) -> None:
+        self.now += seconds
+
+
+def iter_raising(opened: list[int] | None = None) -> Iterator[Any]:
+    if opened is not None:
+        opened.append(1)
     raise Unavailable("down")
     yield

@@ -729,16 +729,20 @@ class ReadLogResponse(google.protobuf.message.Message):
 
     DATA_FIELD_NUMBER: builtins.int
     OFFSET_FIELD_NUMBER: builtins.int
+    ATTEMPT_FIELD_NUMBER: builtins.int
     data: builtins.bytes
     offset: builtins.int
     """The offset after `data`."""
+    attempt: builtins.int
+    """Whose log it is: to go on where a stream broke, ask for this attempt and offset."""
     def __init__(
         self,
         *,
         data: builtins.bytes = ...,
         offset: builtins.int = ...,
+        attempt: builtins.int = ...,
     ) -> None: ...
-    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["data", b"data", "offset", b"offset"]
+    _ClearFieldArgType: typing_extensions.TypeAlias = typing.Literal["attempt", b"attempt", "data", b"data", "offset", b"offset"]
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
 
 Global___ReadLogResponse: typing_extensions.TypeAlias = ReadLogResponse
