@@ -40,7 +40,7 @@ log = structlog.get_logger(__name__)
 
 @dataclass
 class Hold:
-    """A step that is being judged. `began` is when the Envoy that writes the log was started."""
+    """A step that is being judged. The Envoy that counts was started at `began` at the latest."""
 
     step: int
     window: Window
@@ -247,9 +247,9 @@ class Rollout:
     async def _hold(self, endpoint: Endpoint, revision: Revision) -> Hold:
         """The window of the current step; a new one if Envoy was restarted meanwhile."""
         notes = self._notes[endpoint.name, revision.number]
-        began = time.monotonic() - await self._traffic.uptime()
+        earliest, began = await self._traffic.began()
         hold = notes.hold
-        if hold is None or hold.step != revision.step or abs(hold.began - began) > 2:
+        if hold is None or hold.step != revision.step or earliest > hold.began:
             begun = await self._traffic.attempts(endpoint.name, revision.number, endpoint.serving)
             window = Window(*key_of(endpoint.name), revision.number, endpoint.serving, begun)
             until = time.monotonic() + revision.hold

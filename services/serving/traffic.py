@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable, Mapping
 from typing import TypeVar
 
@@ -104,9 +105,11 @@ class Traffic:
         """Begin a new access log if this one is large. Raises Unavailable if Envoy does not answer."""
         await self.edge.rotate_access_log()
 
-    async def uptime(self) -> float:
-        """Seconds since Envoy was started."""
-        return await self.edge.admin.uptime()
+    async def began(self) -> tuple[float, float]:
+        """When this Envoy was started, in monotonic seconds: at the earliest, and at the latest."""
+        asked = time.monotonic()
+        uptime = await self.edge.admin.uptime()  # whole seconds, as it was at some time until now
+        return asked - uptime - 1, time.monotonic() - uptime
 
     async def _write(self, change: Callable[[], T]) -> T:
         async with self._turn:

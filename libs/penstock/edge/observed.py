@@ -98,9 +98,12 @@ class Observed(KeyFiles, EndpointFiles):
 
     async def rotate_access_log(self, max_bytes: int = 256 << 20) -> bool:
         """Begin a new access log if this one is larger; the one before is deleted. Returns whether it did."""
-        if access_log.end(self.folder.access_log).offset <= max_bytes:
+        log = self.folder.access_log
+        moved = access_log.rotated(log).exists() and not log.exists()  # and not opened again, for whatever reason
+        if access_log.end(log).offset <= max_bytes and not moved:
             return False
-        access_log.rotate(self.folder.access_log)
+        if not moved:
+            access_log.rotate(log)
         await self.admin.reopen_logs()
         return True
 

@@ -93,14 +93,20 @@ class Denylist:
 
     async def _poll(self) -> None:
         while True:
-            try:
-                async with asyncio.timeout(self.max_age):
-                    await self.refresh()
-            except (PenstockError, grpc.RpcError, TimeoutError, OSError) as error:
-                log.warning("denylist not read", error=str(error) or type(error).__name__)
+            await self._try_to_read(self.max_age)
             await asyncio.sleep(self.poll)
+
+    async def _try_to_read(self, within: float) -> None:
+        try:
+            async with asyncio.timeout(within):
+                await self.refresh()
+        except (PenstockError, grpc.RpcError, TimeoutError, OSError) as error:
+            log.warning("denylist not read", error=str(error) or type(error).__name__)
 
     async def _sweep_often(self) -> None:
         while True:
+            due = time.monotonic() + self.poll / 4
             await asyncio.sleep(self.poll / 4)
+            if time.monotonic() - due > self.poll:  # this process stood still, and its list is old for that alone
+                await self._try_to_read(self.poll)
             self._sweep()

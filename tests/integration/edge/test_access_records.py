@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 
 import aiohttp
@@ -9,6 +10,7 @@ import grpc
 import pytest
 from tritonclient.grpc import service_pb2, service_pb2_grpc
 
+from penstock.edge import access_log
 from tests.integration.edge.conftest import ModelServer, Platform
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -58,7 +60,21 @@ async def test_no_record_is_lost_when_the_log_is_rotated(platform: Platform, htt
             async with http.get(f"{platform.url}/v2/models/good/ready", headers=platform.headers()) as response:
                 assert response.status == 200
             asked += 1
-        assert await edge.rotate_access_log(max_bytes=0 if turn else 1 << 30) == bool(turn)
+        assert await edge.rotate_access_log(max_bytes=-1 if turn else 1 << 30) == bool(turn)
         more, position = await platform.records(position, 20)
         found.extend(more)
     assert len(found) == len({record.request_id for record in found}) == asked
+
+
+async def test_a_log_that_was_moved_but_not_opened_again_is_opened_at_the_next_look(
+    platform: Platform, http: aiohttp.ClientSession
+) -> None:
+    """As if the services had died in between: Envoy would write to the moved file for ever."""
+    log = platform.edge.folder.access_log
+    access_log.rotate(log)
+    assert await platform.edge.rotate_access_log()
+    async with asyncio.timeout(20):
+        while not log.exists():
+            async with http.get(f"{platform.url}/v2/models/good/ready", headers=platform.headers()) as response:
+                assert response.status == 200
+    assert not await platform.edge.rotate_access_log()
