@@ -17,7 +17,7 @@ from bench.harness import Limit, Options, Pairs, Result, Row, interleave, millis
 from bench.peer_process import Script, http_server
 from bench.platform import PROJECT, Platform, running_platform
 from penstock import names
-from penstock.backing.process import free_port
+from penstock.backing.ports import free_port
 from penstock.jobs.spec import Report
 from penstock.rpc.caller import RUNNER
 from penstock.run import log_metrics

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from penstock.backing.embedded import PROCESS, Embedded
-from penstock.backing.process import free_port
+from penstock.backing.ports import free_port
 from penstock.backing.records import read_record
 from penstock.backing.stack import Stack
 from penstock.backing.triton_environment import TritonEnvironment, find_environment

@@ -17,7 +17,7 @@ from bench.models import NAME
 from bench.peer_process import http_server
 from bench.platform import PROJECT, triton_environment
 from penstock.backing.envoy import EnvoyServer
-from penstock.backing.process import free_port
+from penstock.backing.ports import free_port
 from penstock.backing.triton import TritonInstance
 from penstock.backing.triton_repository import write_repository
 from penstock.edge import Edge, Member

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from bench.harness import Limit, Options, Result, Row, Spread, say, seconds
 from bench.usage import idle_rows
-from penstock.backing.process import free_port
+from penstock.backing.ports import free_port
 
 READY, HELP = Limit("<=", 8, "s"), Limit("<=", 0.3, "s")
 

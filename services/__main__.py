@@ -66,6 +66,7 @@ def arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
 
 async def serve(host: Host, ready_file: Path | None) -> None:
     """Run until SIGTERM or SIGINT, then stop gracefully."""
+    withdraw(ready_file)  # that of one that was killed
     async with stop_signal() as stop:
         starting = asyncio.create_task(host.start())
         stopping = asyncio.create_task(stop.wait())

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import fcntl
 import signal
+import socket
 import stat
 import subprocess
 import sys
@@ -13,7 +15,9 @@ from pathlib import Path
 
 import pytest
 
-from penstock.backing.process import ManagedProcess, free_port
+from penstock.backing.ports import free_port
+from penstock.backing.process import ManagedProcess
+from penstock.backing.records import lock_path
 from penstock.cli.platform import start_detached
 from tests.e2e.conftest import PENSTOCK, Platform
 
@@ -52,15 +56,22 @@ def stopped(processes: Sequence[ManagedProcess]) -> Iterator[None]:
     """Hung, as far as anybody can see."""
     for running in processes:
         running.identity.signal(signal.SIGSTOP)
-    yield
-    for running in processes:
-        running.identity.signal(signal.SIGCONT)
+    try:
+        yield
+    finally:
+        for running in processes:
+            running.identity.signal(signal.SIGCONT)
 
 
 def until_ready(platform: Platform) -> None:
     deadline = time.monotonic() + 60
-    while subprocess.run([*PENSTOCK, "status"], env=platform.environment, capture_output=True, check=False).returncode:
+    ready = platform.home / "run" / "platform.ready"  # the supervisor watches over all
+    while (
+        not ready.exists()
+        or subprocess.run([*PENSTOCK, "status"], env=platform.environment, capture_output=True, check=False).returncode
+    ):
         assert time.monotonic() < deadline
+        time.sleep(0.05)
 
 
 def test_status_names_what_does_not_answer(own: Platform) -> None:
@@ -106,6 +117,39 @@ def test_a_supervisor_that_was_killed_a_moment_ago_is_no_reason_to_start_none(ow
     until_ready(own)
 
 
+def test_services_whose_port_was_taken_meanwhile_are_found_where_they_are(own: Platform) -> None:
+    before = process(own, "services")
+    with socket.socket() as taken:
+        with stopped([process(own, "supervisor")]):
+            before.kill()
+            taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            taken.bind(("127.0.0.1", int(before.facts["port"])))
+            taken.listen()
+        until_ready(own)
+        assert process(own, "services").facts["port"] != before.facts["port"]
+        said(own, "dataset", "list")
+
+
+def test_a_start_that_fails_leaves_what_still_serves(own: Platform) -> None:
+    envoy = process(own, "envoy")
+    for name in ("supervisor", "services"):
+        process(own, name).kill()
+    with lock_path(own.home, "services").open("r+") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # as if some services ran that nobody knows: others cannot start
+        said(own, "up", "--detach", code=2)
+        assert process(own, "envoy").identity == envoy.identity
+    up(own)
+    assert process(own, "envoy").identity == envoy.identity
+
+
+def test_an_up_while_the_platform_stops_starts_it_again(own: Platform) -> None:
+    before = process(own, "supervisor").identity
+    before.signal(signal.SIGTERM)
+    up(own)
+    assert process(own, "supervisor").identity != before
+    until_ready(own)
+
+
 def test_figures_stay_where_they_are(own: Platform) -> None:
     before = process(own, "services")
     assert f"127.0.0.1:{before.facts['metrics_port']}/metrics" in said(own, "status")
@@ -117,7 +161,12 @@ def test_figures_stay_where_they_are(own: Platform) -> None:
 
 def test_a_copy_of_a_home_is_no_running_platform(own: Platform, tmp_path: Path) -> None:
     copy = Platform(tmp_path / "copy", own.url, "")
-    subprocess.run(["cp", "-a", own.home, copy.home], check=True)
+    until_ready(own)
+    for _ in range(5):  # of files that are there for a moment only
+        if not subprocess.run(["cp", "-a", f"{own.home}/.", copy.home], capture_output=True, check=False).returncode:
+            break
+    else:
+        raise AssertionError("the home could not be copied")
     assert "running" not in said(copy, "status", code=3).replace("not running", "")
     assert "in use" in said(copy, "up", "--detach", code=2)
     said(copy, "down")

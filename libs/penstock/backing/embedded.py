@@ -19,7 +19,8 @@ from pathlib import Path
 from penstock.backing.envoy import NAME as ENVOY
 from penstock.backing.envoy import EnvoyServer, admin_port
 from penstock.backing.health import Hung, answers
-from penstock.backing.process import ManagedProcess, Program, choose_port, http_ok, port_free, wait_ready
+from penstock.backing.ports import choose_port, keep_free, port_free
+from penstock.backing.process import ManagedProcess, Program, http_ok, wait_ready
 from penstock.backing.records import read_record
 from penstock.backing.stack import Stack
 from penstock.backing.supervisor import Supervisor
@@ -33,7 +34,6 @@ from penstock.runtime.files import replace_text
 from penstock.runtime.settings import inherited
 
 PROCESS = "services"
-SUPERVISOR = "supervisor"
 _ENDPOINTS_WITHIN = 20.0  # seconds
 # The fact that is the port of a process's figures, and their page.
 _FIGURES = (("metrics_port", "/metrics"), ("admin_port", "/stats/prometheus"))
@@ -113,6 +113,7 @@ class Embedded:
         Raises FailedPrecondition if the port is taken or the home is no place for secrets, before anything is started.
         """
         check_port(self.home, self.port)
+        keep_free(self.port)
         prepare_home(self.home)
         progress("starting NATS and the database")
         replace_text(self.home / "url", self.url + "\n")
@@ -137,6 +138,8 @@ class Embedded:
         """Adopt the services' process or start it; returns when it answers calls."""
         process = ManagedProcess.ensure(self.home, PROCESS, self._program)
         await wait_ready(process, lambda: self._services_ready(process), timeout=60, interval=0.03)
+        if self._envoy is not None:
+            await asyncio.to_thread(self.edge.move_services, self._addresses())  # somebody may have taken their port
         return process
 
     async def _services_answer(self) -> bool:
@@ -166,20 +169,22 @@ class Embedded:
     async def start_envoy(self) -> ManagedProcess:
         """Write the edge's base configuration and adopt Envoy or start it."""
         admin = admin_port(self.home)
-        record = read_record(self.home, PROCESS)
-        address = f"127.0.0.1:{record[1]['port'] if record else 0}"
         await asyncio.to_thread(
             self.edge.write_base,
             port=self.port,
             admin_port=admin,
             jwks=Keys.open(self.home / "keys").jwks(),
-            services=dict.fromkeys((*SERVICES, "event"), address),
+            services=self._addresses(),
             descriptor_set=resources.files("penstock.api").joinpath("descriptors.binpb").read_bytes(),
         )
         self._envoy = EnvoyServer(self.home, self.edge.arguments(), self.port, admin)
         process = await self._envoy.start()
         await wait_ready(process, lambda: http_ok(self.port, "/healthz"), timeout=10)
         return process
+
+    def _addresses(self) -> dict[str, str]:
+        record = read_record(self.home, PROCESS)
+        return dict.fromkeys((*SERVICES, "event"), f"127.0.0.1:{record[1]['port'] if record else 0}")
 
     async def stop(self, progress: Callable[[str], None] = lambda text: None) -> None:
         """End everything of this home, whoever started it. Idempotent."""

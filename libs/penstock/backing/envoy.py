@@ -6,7 +6,8 @@ import asyncio
 from collections.abc import Sequence
 from pathlib import Path
 
-from penstock.backing.process import ManagedProcess, Program, choose_port, free_port, http_ok, port_free, wait_ready
+from penstock.backing.ports import choose_port, free_port, port_free
+from penstock.backing.process import ManagedProcess, Program, http_ok, wait_ready
 from penstock.backing.records import log_path, read_record
 from penstock.backing.wheels import wheel_binary
 from penstock.errors import Unavailable

@@ -11,12 +11,16 @@ import contextlib
 import os
 import select
 import signal
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
 MARKER = "PENSTOCK_PROCESS"
+_LOOKS = 2  # that find no child before there is none: in the moment of an exec, a process shows no environment
+_BETWEEN_LOOKS = 0.01  # seconds
 _DEAD_STATES = ("Z", "X")
-_THREADS, _STARTED = 17, 19  # fields of /proc/<pid>/stat, counted from its state
+_EXITING = 0x4  # of the flags: PF_EXITING in the kernel's sched.h
+_FLAGS, _THREADS, _STARTED = 6, 17, 19  # fields of /proc/<pid>/stat, counted from its state
 
 
 def boot_id() -> str:
@@ -31,6 +35,16 @@ def _stat(pid: int) -> list[str] | None:
     except (FileNotFoundError, ProcessLookupError):
         return None
     return text.rpartition(")")[2].split()
+
+
+def _kill_pending(pid: int) -> bool:
+    """Whether a SIGKILL waits for the process to run."""
+    try:
+        lines = Path(f"/proc/{pid}/status").read_text(encoding="utf-8", errors="replace").splitlines()
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+    masks = [int(line.split()[1], 16) for line in lines if line.startswith(("SigPnd:", "ShdPnd:"))]
+    return any(mask >> (signal.SIGKILL - 1) & 1 for mask in masks)
 
 
 @dataclass(frozen=True)
@@ -55,6 +69,13 @@ class Identity:
         if fields is None or int(fields[_STARTED]) != self.started:
             return False
         return fields[0] not in _DEAD_STATES or int(fields[_THREADS]) > 1
+
+    def doomed(self) -> bool:
+        """Whether it runs, but was killed (SIGKILL) or is exiting: it will be gone without another word."""
+        fields = _stat(self.pid)
+        if fields is None or not self.alive():
+            return False
+        return bool(int(fields[_FLAGS]) & _EXITING) or _kill_pending(self.pid)
 
     def signal(self, number: int) -> bool:
         """Send a signal to this process, never to one that has taken its pid; False if it is gone."""
@@ -121,12 +142,16 @@ class Identity:
 
     def kill_family(self) -> None:
         """SIGKILL whatever carries the marker, until nothing does."""
+        empty = 0
         for _ in range(100):
             left = self.family()
-            if not left:
+            empty = 0 if left else empty + 1
+            if empty == _LOOKS:
                 return
             for pid in left:
                 self._kill_member(pid)
+            if not left:
+                time.sleep(_BETWEEN_LOOKS)
 
     def _kill_member(self, pid: int) -> None:
         with contextlib.suppress(OSError):

@@ -13,7 +13,8 @@ import sys
 from pathlib import Path
 
 from penstock.backing import nx_server
-from penstock.backing.process import ManagedProcess, Program, choose_port, wait_ready
+from penstock.backing.ports import choose_port
+from penstock.backing.process import ManagedProcess, Program, wait_ready
 from penstock.backing.wheels import wheel_binary
 from penstock.errors import Unavailable
 

@@ -7,7 +7,8 @@ import json
 from functools import cached_property
 from pathlib import Path
 
-from penstock.backing.process import ManagedProcess, Program, choose_port, free_port, http_get, http_ok, wait_ready
+from penstock.backing.ports import choose_port, free_port
+from penstock.backing.process import ManagedProcess, Program, http_get, http_ok, wait_ready
 from penstock.backing.wheels import wheel_binary
 from penstock.events.credentials import Authority, Permissions, create_authority, mint, server_config
 from penstock.runtime.files import replace_text

@@ -7,11 +7,13 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 from penstock.backing import envoy, mongodb, nats
-from penstock.backing.embedded import PROCESS, SUPERVISOR
+from penstock.backing.embedded import PROCESS
 from penstock.backing.health import PATIENCE, serves
 from penstock.backing.process import ManagedProcess, http_ok
-from penstock.backing.records import Facts, record_path
+from penstock.backing.records import SUPERVISOR, Facts, record_path
 
+LOOKS = 2  # one that is busy may be late once
+PAUSE = 0.5  # seconds between them
 Ask = Callable[[Facts], Awaitable[bool]]
 
 
@@ -37,8 +39,11 @@ async def _look(home: Path, name: str, ask: Ask, supervised: bool) -> str:
     if process is None:
         hope = f"; the supervisor starts it again: see {home / 'logs' / name}.log" if supervised else ""
         return f"{name}: not running{hope}"
-    if await ask(process.facts):
-        return ""
+    for look in range(LOOKS):
+        if look:
+            await asyncio.sleep(PAUSE)
+        if await ask(process.facts):
+            return ""
     return (
         f"{name}: process {process.identity.pid} does not answer; if it stays so, run `penstock down` and "
         f"`penstock up --detach` with `--home {home}`, and see {home / 'logs' / name}.log"

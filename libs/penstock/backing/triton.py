@@ -10,7 +10,8 @@ import secrets
 from collections.abc import Sequence
 from pathlib import Path
 
-from penstock.backing.process import ManagedProcess, Program, choose_port, http_ok, wait_ready
+from penstock.backing.ports import choose_port
+from penstock.backing.process import ManagedProcess, Program, http_ok, wait_ready
 from penstock.backing.records import Facts
 from penstock.backing.sandbox import USERS, Sandbox
 from penstock.backing.triton_environment import TritonEnvironment
@@ -72,7 +73,8 @@ class TritonInstance:
             raise _explain(error) from error
         # Triton opens them to all users of the machine. (Where they are not its own, somebody may have come before us.)
         for region in _regions(process):
-            region.chmod(0o600)
+            with contextlib.suppress(FileNotFoundError):  # it died just now; whoever asks it next will tell
+                region.chmod(0o600)
         return process
 
     async def ready(self) -> bool:

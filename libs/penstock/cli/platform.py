@@ -27,7 +27,8 @@ _HOME = click.option(
     "--home", type=click.Path(path_type=Path, file_okay=False), help="The home [PENSTOCK_HOME, or ~/.penstock]."
 )
 _DETACH_PATIENCE = 90.0  # seconds
-_DYING_SECONDS = 0.3  # how long a process that was killed may take to go
+_DYING_SECONDS = 0.1  # in which a process that was just killed is gone, or seen to be dying
+_DEAD_WITHIN = 30.0  # seconds for one that is
 
 
 @click.command()
@@ -126,11 +127,13 @@ def _runs_already(home: Path, port: int | None, wait: bool, output: str) -> bool
 
 def _supervisor(home: Path) -> ManagedProcess | None:
     """Who keeps the platform of a home up, unless it is this process. One that was just killed is gone in a moment."""
-    from penstock.backing.embedded import SUPERVISOR
     from penstock.backing.process import ManagedProcess
+    from penstock.backing.records import SUPERVISOR
 
     found = ManagedProcess.adopt(home, SUPERVISOR)
     if found is None or found.identity.pid == os.getpid() or found.identity.wait(_DYING_SECONDS):
+        return None
+    if found.identity.doomed() and found.identity.wait(_DEAD_WITHIN):
         return None
     return found
 
@@ -148,8 +151,9 @@ def _last_port(home: Path) -> int | None:
 
 def start_detached(home: Path, port: int, project: str | None = None) -> str:
     """Start the supervisor as a process of its own, unless there is one; answers the URL when the platform is ready."""
-    from penstock.backing.embedded import SUPERVISOR, prepare_home
+    from penstock.backing.embedded import prepare_home
     from penstock.backing.process import ManagedProcess, Program
+    from penstock.backing.records import SUPERVISOR
     from penstock.runtime.settings import whole_environment
 
     prepare_home(home)
@@ -157,7 +161,7 @@ def start_detached(home: Path, port: int, project: str | None = None) -> str:
     _supervisor(home)  # one that is about to go is no reason to start none
 
     def program() -> Program:
-        ready.unlink(missing_ok=True)  # of a supervisor that was killed
+        ready.unlink(missing_ok=True)  # before anybody waits for it
         argv = [sys.executable, "-m", "penstock.cli", "up", "--home", str(home), "--port", str(port)]
         argv += ["--project", project] if project else []
         return Program(SUPERVISOR, argv, env=whole_environment(), facts={"port": port})
@@ -165,7 +169,9 @@ def start_detached(home: Path, port: int, project: str | None = None) -> str:
     process = ManagedProcess.ensure(home, SUPERVISOR, program)
     deadline = time.monotonic() + _DETACH_PATIENCE
     while not ready.exists():
-        if not process.alive():
+        if not process.alive() and process.exit_status() is None:  # somebody else's, about to stop or failed to start
+            process = ManagedProcess.ensure(home, SUPERVISOR, program)
+        elif not process.alive():
             said = process.log_tail(12)
             # What it says of itself is what counts; without that, whatever it said last.
             raise FailedPrecondition(f"The platform did not start:\n{said.rpartition('error: ')[2]}")
@@ -177,8 +183,9 @@ def start_detached(home: Path, port: int, project: str | None = None) -> str:
 
 async def _supervise(home: Path, port: int, project: str | None, output: str) -> None:
     """Start everything, keep it up, and stop it in order at SIGTERM or ctrl-C."""
-    from penstock.backing.embedded import SUPERVISOR, Embedded, prepare_home
+    from penstock.backing.embedded import Embedded, prepare_home
     from penstock.backing.process import ManagedProcess
+    from penstock.backing.records import SUPERVISOR
     from penstock.backing.supervisor import Supervisor
     from penstock.runtime import logs
     from penstock.runtime.files import replace_text
@@ -187,20 +194,25 @@ async def _supervise(home: Path, port: int, project: str | None, output: str) ->
     logs.configure(level=settings.log_level, json_lines=settings.log_format == "json" and not sys.stderr.isatty())
     prepare_home(home)
     ManagedProcess.become(home, SUPERVISOR, {"port": port})
-    platform = Embedded(home, port, mongodb_uri(), project)
     ready = _ready_file(home)
+    ready.unlink(missing_ok=True)  # of a supervisor that was killed
+    platform = Embedded(home, port, mongodb_uri(), project)
     stopping = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, stopping.set)
     progress = Progress()
     supervisor = Supervisor()
+    ran = any(part["running"] for part in platform.status() if part["name"] != SUPERVISOR)
+    stop = True
     try:
         starting = asyncio.create_task(platform.start(progress.show))
         asked = asyncio.create_task(stopping.wait())
         await asyncio.wait({starting, asked}, return_when=asyncio.FIRST_COMPLETED)
         if starting.done():
+            stop = not ran  # should it have failed: what still serves goes on
             await starting
+            stop = True
             progress.done()
             platform.supervise(supervisor)
             replace_text(ready, platform.url)
@@ -216,7 +228,10 @@ async def _supervise(home: Path, port: int, project: str | None, output: str) ->
     finally:
         ready.unlink(missing_ok=True)
         await supervisor.close()
-        await platform.stop(progress.show)
+        if stop:
+            await platform.stop(progress.show)
+        else:
+            click.echo("What ran before was left running: try again, or stop it with `penstock down`.", err=True)
         progress.done()
 
 
@@ -233,8 +248,9 @@ def down(home: Path | None, output: str) -> None:
 
 def stop_platform(home: Path) -> None:
     """End the supervisor, and then what a dead one left."""
-    from penstock.backing.embedded import SUPERVISOR, Embedded
+    from penstock.backing.embedded import Embedded
     from penstock.backing.process import ManagedProcess
+    from penstock.backing.records import SUPERVISOR
 
     if not home.is_dir():
         raise FailedPrecondition(f"There is no home directory {home}; give the right one with --home.")

@@ -69,6 +69,11 @@ class Edge(Observed):
             if file not in (api_file, kserve_file):
                 file.unlink()
 
+    def move_services(self, services: Mapping[str, str]) -> None:
+        """Say where the services are now."""
+        replace_json(self.folder.services, dict(services))
+        self._write_clusters()
+
     def arguments(self, concurrency: int | None = None) -> list[str]:
         """Envoy's arguments; `concurrency` is its number of worker threads (default: one per core)."""
         return listener.arguments(self.folder, concurrency)

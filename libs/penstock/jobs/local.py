@@ -190,6 +190,7 @@ class LocalExecutor:
                 processes.send(process, signal.SIGKILL)
         # Shims that hold a lock, with all below them, and then those that have not come as far: none goes on meanwhile.
         shims = processes.with_arguments(SHIM, f"{self._root}/")
+        shims += processes.with_arguments(WARM, str(self._warm))  # forks of it are called so too
         for process in shims:
             processes.send(process, signal.SIGSTOP)
         deadline = time.monotonic() + SHUTDOWN_SECONDS
@@ -205,6 +206,8 @@ class LocalExecutor:
             time.sleep(0.01)
         for attempt in attempts:
             self._kill_rest(attempt)
+        while any(processes.alive(process) for process in shims) and time.monotonic() < deadline:
+            time.sleep(0.01)
         self._reap()
 
     @property

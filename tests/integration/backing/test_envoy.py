@@ -13,7 +13,8 @@ from typing import Any
 import pytest
 
 from penstock.backing.envoy import EnvoyServer, admin_port
-from penstock.backing.process import free_port, http_ok, port_free
+from penstock.backing.ports import free_port, port_free
+from penstock.backing.process import http_ok
 from penstock.backing.supervisor import Backoff, Supervisor
 from penstock.errors import FailedPrecondition, Unavailable
 from tests.integration.backing.waiting import until

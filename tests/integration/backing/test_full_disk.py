@@ -100,7 +100,6 @@ async def test_a_stream_is_updated_only_where_it_differs(server: NatsServer, mon
 
 async def test_events_flow_again_after_a_full_disk(server: NatsServer, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(supervisor, "LOOK_SECONDS", 0.1)
-    monkeypatch.setattr(bus_module, "PUBLISH_TIMEOUT", 1.0)
     await server.start(attached=True)
     bus = await connect(server)
     looked = asyncio.Event()
@@ -113,9 +112,11 @@ async def test_events_flow_again_after_a_full_disk(server: NatsServer, monkeypat
     watching.watch("nats", server.start, sick)
     await looked.wait()
     await bus.send(SUBJECT, b"before", {})
+    monkeypatch.setattr(bus_module, "PUBLISH_TIMEOUT", 1.0)
     with no_room(server), pytest.raises(Unavailable):
         await bus.send(SUBJECT, b"x" * 10_000, {})
-    await until(lambda: bus.connections == 2)
+    monkeypatch.setattr(bus_module, "PUBLISH_TIMEOUT", 10.0)
+    await until(lambda: bus.connections == 2, 30)
     await bus.send(SUBJECT, b"after", {})
     assert await bus.last_sequence(subjects.STREAM) == 2
     await bus.close()
@@ -125,17 +126,18 @@ async def test_events_flow_again_after_a_full_disk(server: NatsServer, monkeypat
 async def test_a_start_adopts_no_nats_that_takes_nothing_more(
     server: NatsServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(bus_module, "PUBLISH_TIMEOUT", 1.0)
     before = await server.start(attached=True)
     bus = await connect(server)
     await bus.send(SUBJECT, b"before", {})
+    monkeypatch.setattr(bus_module, "PUBLISH_TIMEOUT", 1.0)
     with no_room(server), pytest.raises(Unavailable):
         await bus.send(SUBJECT, b"x" * 10_000, {})
     with pytest.raises(Unavailable):
         await bus.send(SUBJECT, b"there is room again", {})
     after = await NatsServer(server.home).start(attached=True)
     assert after.identity != before.identity
-    await until(lambda: bus.connections == 2)
+    monkeypatch.setattr(bus_module, "PUBLISH_TIMEOUT", 10.0)
+    await until(lambda: bus.connections == 2, 30)
     await bus.send(SUBJECT, b"after", {})
     await bus.close()
     after.stop(2)

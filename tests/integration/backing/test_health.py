@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from penstock.backing import health, supervisor
-from penstock.backing.process import ManagedProcess, Program, free_port, wait_ready
+from penstock.backing.ports import free_port
+from penstock.backing.process import ManagedProcess, Program, wait_ready
 from penstock.backing.supervisor import Backoff, Supervisor
 from tests.integration.backing.waiting import until
 
@@ -32,13 +33,19 @@ asyncio.run(main())
 """
 
 
+async def until_it_answers(port: int) -> None:
+    async with asyncio.timeout(30):
+        while not await health.answers(port):  # noqa: ASYNC110
+            await asyncio.sleep(0.05)
+
+
 @pytest.mark.parametrize(("state", "hangs"), [("SERVING", True), ("NOT_SERVING", False)])
 async def test_only_what_gives_no_answer_is_started_again(
     home: Path, monkeypatch: pytest.MonkeyPatch, state: str, hangs: bool
 ) -> None:
     monkeypatch.setattr(supervisor, "LOOK_SECONDS", 0.05)
     monkeypatch.setattr(supervisor, "STOP_SECONDS", 0.2)
-    monkeypatch.setattr(health, "PATIENCE", 0.2)
+    monkeypatch.setattr(health, "PATIENCE", 1.0)
     port, looks = free_port(), 0
 
     async def answers() -> bool:
@@ -49,23 +56,24 @@ async def test_only_what_gives_no_answer_is_started_again(
     async def start() -> ManagedProcess:
         program = Program(NAME, [sys.executable, "-c", SERVER, str(port), state])
         process = ManagedProcess.ensure(home, NAME, lambda: program)
-        await wait_ready(process, lambda: health.answers(port), timeout=10)
+        await wait_ready(process, lambda: health.answers(port), timeout=30)
         return process
 
     watching = Supervisor(Backoff(first=0.05))
     watching.watch(NAME, start, health.Hung(answers))
     try:
-        await until(lambda: looks > 0)
+        await until(lambda: looks > 0, 30)
         before = ManagedProcess.adopt(home, NAME)
         assert before is not None and await health.serves(port) == (state == "SERVING")
         if hangs:
             before.identity.signal(signal.SIGSTOP)
-            await until(lambda: watching.restarts[NAME] == 1)
+            await until(lambda: watching.restarts[NAME] == 1, 30)
             looked = looks
-            await until(lambda: looks > looked)  # it is there again
-            assert await health.answers(port) and not before.identity.alive()
+            await until(lambda: looks > looked, 30)  # it is there again
+            await until_it_answers(port)
+            assert not before.identity.alive()
         else:
-            await until(lambda: looks > 2 * health.HUNG_AFTER)
+            await until(lambda: looks > 2 * health.HUNG_AFTER, 30)
             assert before.identity.alive() and watching.restarts[NAME] == 0
     finally:
         await watching.close()

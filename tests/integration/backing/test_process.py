@@ -7,20 +7,18 @@ import json
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import textwrap
 import time
-from collections import deque
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from penstock.backing import process, records
+from penstock.backing import records
 from penstock.backing.identity import Identity, boot_id
-from penstock.backing.process import ManagedProcess, Program, choose_port, free_port, port_free
+from penstock.backing.process import ManagedProcess, Program
 from penstock.backing.records import log_path, read_record, record_path
 from penstock.backing.supervisor import Backoff, Supervisor
 from penstock.errors import FailedPrecondition, Unavailable
@@ -109,7 +107,7 @@ def test_children_of_a_dead_process_are_swept_before_the_next_start(home: Path) 
     first.identity.signal(signal.SIGKILL)
     first.identity.wait(2)
     first.alive()
-    assert len(first.identity.family()) == 1
+    _until(lambda: len(first.identity.family()) == 1)
     second = ManagedProcess.start(home, program)
     assert first.identity.family() == []
     _until(lambda: len(second.identity.family()) == 2)
@@ -154,34 +152,6 @@ def test_a_program_that_does_not_exist_is_a_clear_error(home: Path) -> None:
     assert read_record(home, "none") is None
 
 
-def test_ports_are_free_and_outside_the_range_of_outgoing_connections() -> None:
-    low = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
-    port = free_port()
-    assert port_free(port)
-    assert port < max(low, 32_000)
-
-
-def test_a_port_is_given_out_once_though_nobody_listens_there_yet(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Both ports of a server are chosen before it listens on either."""
-    ports = [free_port(), free_port(), free_port()]
-    before = {"pid": 1, "started": 1, "boot_id": "before", "marker": "", "facts": {"port": ports[0]}}
-    record_path(home, "sleeper").parent.mkdir(parents=True, exist_ok=True)
-    record_path(home, "sleeper").write_text(json.dumps(before))
-    monkeypatch.setattr(process, "_given_out", deque(maxlen=10))
-    monkeypatch.setattr("random.sample", lambda *_: ports)
-    assert choose_port(home, "sleeper", None) == ports[0]  # the one that it had
-    assert [free_port(), free_port()] == ports[1:]
-
-
-def test_a_wanted_port_in_use_is_named(home: Path) -> None:
-    with socket.socket() as taken:
-        taken.bind(("127.0.0.1", 0))
-        taken.listen()
-        port = taken.getsockname()[1]
-        with pytest.raises(FailedPrecondition, match=str(port)):
-            choose_port(home, "sleeper", port)
-
-
 async def test_a_supervised_process_is_restarted_ever_later(home: Path) -> None:
     started: list[float] = []
 
@@ -191,13 +161,13 @@ async def test_a_supervised_process_is_restarted_ever_later(home: Path) -> None:
 
     supervisor = Supervisor(Backoff(first=0.1, most=0.4))
     supervisor.watch("short", start)
-    await until(lambda: len(started) >= 5)
+    await until(lambda: len(started) >= 7, 30)
     await supervisor.close()
     pauses = [after - before for before, after in itertools.pairwise(started)]
     assert pauses[0] >= 0.1
     assert pauses[1] >= 0.2
     assert pauses[2] >= 0.4
-    assert pauses[3] < 0.8
+    assert pauses[5] < 1.6  # uncapped it would be 3.2
     assert supervisor.restarts["short"] >= 4
 
 
@@ -230,6 +200,20 @@ def _until(condition: object, timeout: float = 3.0) -> None:
     while not condition():
         assert time.monotonic() < deadline
         time.sleep(0.01)
+
+
+def test_what_was_killed_is_known_to_be_on_its_way_out(home: Path) -> None:
+    """It may take a while: much memory is given back."""
+    code = "import time; x = bytearray(b'1') * (1 << 30); print('up', flush=True); time.sleep(60)"
+    big = ManagedProcess.start(home, Program("big", [sys.executable, "-c", code]))
+    _until(lambda: "up" in big.log_tail())
+    assert not big.identity.doomed()
+    big.identity.signal(signal.SIGKILL)
+    seen = []
+    while big.identity.alive():
+        seen.append(big.identity.doomed() or not big.identity.alive())
+    assert all(seen)
+    assert not big.identity.doomed()
 
 
 def test_a_process_is_alive_while_threads_of_it_hold_its_ports() -> None:

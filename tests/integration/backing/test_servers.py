@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import functools
 import json
 import os
@@ -20,7 +21,7 @@ import pytest
 from pymongo.write_concern import WriteConcern
 
 from penstock.backing.mongodb import MongoServer
-from penstock.backing.process import free_port
+from penstock.backing.ports import free_port
 from penstock.backing.records import record_path
 from penstock.backing.stack import Stack
 from penstock.backing.supervisor import Backoff, Supervisor
@@ -43,7 +44,10 @@ async def own(home: Path) -> AsyncIterator[Stack]:
 
 def _listening_elsewhere(pid: int) -> list[str]:
     """Lines of the socket tables for what the process listens on beyond 127.0.0.1."""
-    links = [os.readlink(entry) for entry in Path(f"/proc/{pid}/fd").iterdir()]
+    links = []
+    for entry in Path(f"/proc/{pid}/fd").iterdir():
+        with contextlib.suppress(FileNotFoundError):  # closed meanwhile
+            links.append(os.readlink(entry))
     inodes = {link[8:-1] for link in links if link.startswith("socket:[")}
     lines = [line for table in ("tcp", "tcp6") for line in Path(f"/proc/{pid}/net/{table}").read_text().splitlines()]
     listening = [line for line in lines if line.split()[3] == "0A" and line.split()[9] in inodes]

@@ -14,7 +14,8 @@ import aiohttp
 import pytest
 
 from penstock.backing import triton
-from penstock.backing.process import ManagedProcess, Program, port_free
+from penstock.backing.ports import port_free
+from penstock.backing.process import ManagedProcess, Program
 from penstock.backing.supervisor import Backoff, Supervisor
 from penstock.backing.triton import TritonInstance, sweep
 from penstock.backing.triton_environment import TritonEnvironment

@@ -15,7 +15,7 @@ from penstock import names
 from penstock.cli.common import output_option, show_facts
 from penstock.cli.files import writing
 from penstock.cli.platform import DEFAULT_PORT, ensure_setup, start_detached, stop_platform
-from penstock.errors import PenstockError
+from penstock.errors import FailedPrecondition, PenstockError
 
 
 @click.command()
@@ -63,8 +63,20 @@ def demo(seed: int, keep: bool, port: int, folder: Path, project: str, output: s
         raise PenstockError("Requests failed or were answered wrongly; see the figures.")
 
 
+def _start(home: Path, port: int, project: str) -> str:
+    from penstock.backing.ports import free_port, port_free
+
+    if port or not port_free(DEFAULT_PORT):
+        return start_detached(home, port or free_port(), project)
+    try:
+        return start_detached(home, DEFAULT_PORT, project)
+    except FailedPrecondition:
+        if port_free(DEFAULT_PORT):
+            raise
+        return start_detached(home, free_port(), project)  # another one took it first
+
+
 def _run(home: Path, seed: int, port: int, folder: Path, project: str, output: str) -> dict[str, Any]:
-    from penstock.backing.process import free_port, port_free
     from penstock.cli.demo.digits import load_digits
     from penstock.cli.demo.loop import Loop
     from penstock.cli.demo.recompute import Model, wrong_answers
@@ -74,7 +86,7 @@ def _run(home: Path, seed: int, port: int, folder: Path, project: str, output: s
     began = time.monotonic()
     say = _sayer(began)
     say("starting the platform in a fresh home")
-    url = start_detached(home, port or (DEFAULT_PORT if port_free(DEFAULT_PORT) else free_port()), project)
+    url = _start(home, port, project)
     started = time.monotonic() - began
     with Client(url, (home / "token").read_text().strip(), project) as client:
         loop = Loop(client, load_digits(seed), folder, say)
