@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from penstock.backing.process import free_port
+from penstock.backing.ports import free_port
 from penstock.cli.demo.digits import Digits
 from penstock.cli.demo.loop import Loop
 from penstock.cli.demo.recompute import Model, wrong_answers

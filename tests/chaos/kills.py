@@ -11,8 +11,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 from pathlib import Path
 
-from penstock.backing.embedded import SUPERVISOR
-from penstock.backing.records import read_record
+from penstock.backing.records import SUPERVISOR, read_record
 from penstock.jobs.attempt import Attempt
 from penstock.runner import processes
 

@@ -48,7 +48,9 @@ def test_a_demo_with_kills_ends_as_if_there_had_been_none(
     number: int, digits: Digits, faultless: Outcome, report: Report, tmp_path: Path
 ) -> None:
     targets = DEMOS[number]
-    kills = plan(random.Random(number), targets, faultless.stages)
+    # The last stage may be over in a moment.
+    lengths = {stage: seconds for stage, seconds in faultless.stages.items() if stage != "trace"}
+    kills = plan(random.Random(number), targets, lengths)
     outcome = run_demo(tmp_path / "demo", digits, kills, number)
     tell(report, f"{number:02d}", targets, outcome)
     assert outcome.verdict.broken == []

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import pytest
 
-from penstock.backing.process import free_port
+from penstock.backing.ports import free_port
 from penstock.cli import main as cli
 from tests.support.attacker import Victim
 from tests.support.rivals import Rival, make_rivals

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from penstock.backing.process import free_port
+from penstock.backing.ports import free_port
 
 PENSTOCK = [sys.executable, "-m", "penstock.cli"]
 RECOMPUTE = Path(__file__).with_name("recompute_demo.py")

@@ -18,7 +18,7 @@ from pathlib import Path
 
 import pytest
 
-from penstock.backing.process import free_port
+from penstock.backing.ports import free_port
 
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from penstock.backing.process import free_port
+from penstock.backing.ports import free_port
 from tests.e2e.conftest import PENSTOCK, Platform
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "quickstart"

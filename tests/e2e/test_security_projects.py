@@ -200,10 +200,24 @@ def _ended_run(rival: Rival, pipeline: str) -> pipeline_pb.PipelineRun:
     raise AssertionError(f"no run of {pipeline} ended")
 
 
+def until_known(rival: Rival, name: str) -> None:
+    """Wait until lineage has heard of it."""
+    deadline = time.monotonic() + 30
+    while True:
+        try:
+            rival.client.lineage.Trace(lineage_pb.TraceRequest(name=name))
+        except NotFound:
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
+        else:
+            return
+
+
 def test_lineage_stays_within_the_project_and_tells_nothing_of_another_s_progress(rivals: Rivals) -> None:
     red, green = rivals
     start = f"{red.name}/endpoints/{SAME}/revisions/1"
     theirs = {f"{green.name}/datasets/{SAME}": 10**6, f"{green.name}/endpoints/{SAME}": 10**6}
+    until_known(red, start)
     began = time.monotonic()
     traced = red.client.lineage.Trace(lineage_pb.TraceRequest(name=start, at_least=theirs))
     assert not traced.stale and time.monotonic() - began < 1.9  # it waited for nothing of theirs

@@ -25,7 +25,8 @@ from penstock.api.serving.v1 import serving_service_pb2 as pb
 from penstock.api.serving.v1.serving_service_pb2_grpc import ServingServiceStub, add_ServingServiceServicer_to_server
 from penstock.api.training.v1.training_service_pb2_grpc import add_TrainingServiceServicer_to_server
 from penstock.backing.envoy import EnvoyServer
-from penstock.backing.process import ManagedProcess, free_port
+from penstock.backing.ports import free_port
+from penstock.backing.process import ManagedProcess
 from penstock.backing.triton import sweep
 from penstock.backing.triton_environment import TritonEnvironment
 from penstock.edge import PREDICTION_HEADER, Edge

@@ -188,12 +188,16 @@ async def test_progress_is_seen_while_it_runs(
     begun = await client.begin(name, jsonl(ROWS))
     seen: list[pb.Import] = []
 
+    watching = asyncio.Event()
+
     async def follow() -> None:
         async for each in client.stub.WatchImport(pb.WatchImportRequest(name=begun.name)):
             seen.append(each)
+            watching.set()
 
     following = asyncio.create_task(follow())
-    await client.upload(begun.name, jsonl(ROWS), chunk=500)
+    await watching.wait()
+    await client.upload(begun.name, jsonl(ROWS), chunk=100)
     await following
     assert seen[-1].state == pb.Import.SUCCEEDED and seen[-1].HasField("end_time")
     received = [each.received for each in seen]

@@ -104,7 +104,7 @@ class ApiServer:
     async def watch(self, request: Any, context: Any) -> AsyncIterator[Any]:
         for size in range(1, 4):
             yield Thing(name=request.name, size=size)
-            await asyncio.sleep(0.1)
+            await asyncio.sleep(0.3)
 
     async def fail(self, context: Any) -> None:
         status = status_pb2.Status(code=grpc.StatusCode.NOT_FOUND.value[0], message="There is no such thing.")

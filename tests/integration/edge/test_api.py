@@ -107,13 +107,13 @@ async def test_a_stream_flows_while_it_runs(
             times.append(time.monotonic())
             assert json.loads(line)["size"] == len(times)
     assert len(times) == 3
-    assert times[2] - times[0] > 0.15
+    assert times[2] - times[0] > 0.1
     call = channel.unary_stream(f"/{SERVICE}/WatchThing", Request.SerializeToString, Thing.FromString)
     seen = []
     async for thing in call(Request(name=THING), metadata=platform.metadata()):
         seen.append((thing.size, time.monotonic()))
     assert [size for size, _ in seen] == [1, 2, 3]
-    assert seen[2][1] - seen[0][1] > 0.15
+    assert seen[2][1] - seen[0][1] > 0.1
 
 
 async def test_grpc_web_works(platform: Platform, http: aiohttp.ClientSession) -> None:
@@ -169,16 +169,21 @@ async def test_metrics_are_on_the_admin_port_only(platform: Platform, http: aioh
 async def test_a_service_that_is_down_is_unavailable(platform: Platform, http: aiohttp.ClientSession) -> None:
     api, (nobody,) = f"127.0.0.1:{platform.api.port}", free_ports(1)
     platform.write_base(services={"demo": f"127.0.0.1:{nobody}"})
-    await asyncio.sleep(0.2)
     try:
-        async with http.get(f"{platform.url}/v1/{THING}", headers=platform.headers()) as response:
-            assert response.status == 503
-            assert (await response.json())["code"] == 14
+        assert (await answered_with(503, platform, http))["code"] == 14
     finally:
         platform.write_base(services={"demo": api})
-    await asyncio.sleep(0.2)
-    async with http.get(f"{platform.url}/v1/{THING}", headers=platform.headers()) as response:
-        assert response.status == 200  # it moved back, and Envoy was never restarted
+    await answered_with(200, platform, http)  # it moved back, and Envoy was never restarted
+
+
+async def answered_with(status: int, platform: Platform, http: aiohttp.ClientSession) -> Any:
+    """What is answered once the status is this, which takes Envoy a moment."""
+    async with asyncio.timeout(20):
+        while True:
+            async with http.get(f"{platform.url}/v1/{THING}", headers=platform.headers()) as response:
+                if response.status == status:
+                    return await response.json()
+            await asyncio.sleep(0.02)
 
 
 def certificate(folder: Path) -> Tls:

@@ -152,7 +152,7 @@ async def test_a_draining_member_gets_nothing_new_and_finishes_what_it_has(
     first, second = pair
     edge = platform.edge
     await shift(platform, first.member())
-    running = [asyncio.create_task(slow(platform, http, 1.0)) for _ in range(3)]
+    running = [asyncio.create_task(slow(platform, http, 4.0)) for _ in range(3)]
     while await edge.rq_active("alpha", "clf", 1) < 3:  # noqa: ASYNC110 - asks Envoy
         await asyncio.sleep(0.02)
     await shift(platform, second.member(), first.member(0))

@@ -7,7 +7,7 @@ import json
 import os
 import signal
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -61,8 +61,10 @@ class Losing(LocalExecutor):
         self.lost = lost
 
     async def start(self, spec: JobSpec) -> None:
-        await super().start(spec)
-        if spec.attempt <= self.lost:
+        if spec.attempt > self.lost:
+            await super().start(spec)
+        else:
+            await super().start(replace(spec, code=None, command=("sleep", "60")))  # not over before it dies
             record = self._root / spec.job / str(spec.attempt) / "start.json"
             while not record.exists() or not record.read_text():  # noqa: ASYNC110
                 await asyncio.sleep(0.002)

@@ -39,7 +39,7 @@ async def test_without_compare_and_set_changes_are_lost(database: Database, monk
     assert await race() < 20
 
 
-async def _duplicated(bus: Bus, database: Database) -> list[int]:
+async def _duplicated(bus: Bus, database: Database, wanted: int) -> list[int]:
     """What a handler is told when the stream holds every event twice, in the wrong order the second time."""
     project = new_project()
     name = f"projects/{project}/runs/a"
@@ -56,7 +56,7 @@ async def _duplicated(bus: Bus, database: Database) -> list[int]:
                 subject_of(event.subject, event.type), body, {**headers, MESSAGE_ID: f"{project}{copy}{event.id}"}
             )
     async with running(consumer_of(bus, database, journal).run()):
-        await journal.count(5)
+        await journal.count(wanted)
         await asyncio.sleep(0.5)
     await runs.trim([pending])
     return journal.sequences(name)
@@ -65,9 +65,9 @@ async def _duplicated(bus: Bus, database: Database) -> list[int]:
 async def test_without_the_cursor_events_are_applied_again(
     bus: Bus, database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert await _duplicated(bus, database) == [1, 2, 3, 4, 5]
+    assert await _duplicated(bus, database, 5) == [1, 2, 3, 4, 5]
     monkeypatch.setattr(lane_module, "judge", lambda sequence, cursor: Verdict.NEXT)
-    assert len(await _duplicated(bus, database)) > 5
+    assert len(await _duplicated(bus, database, 6)) > 5
 
 
 async def _broken(bus: Bus, mongodb_uri: str, ks: range, fault: Fault) -> list[str]:
@@ -108,7 +108,7 @@ async def test_published_before_it_is_committed_an_event_may_be_of_nothing(
             await asyncio.gather(command, return_exceptions=True)
         await relay.once()
         async with running(consumer_of(bus, database, journal).run()):
-            await journal.count(1)
+            await journal.count(2 if boastfully else 1)
             await asyncio.sleep(0.5)
         committed = {f"{name}@{n}" for n in range(1, (await runs.get(name)).sequence + 1)}
         return [event.id for event in journal.told if event.id not in committed]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import signal
 import time
@@ -133,6 +134,7 @@ def forked() -> Iterator[Callable[[Callable[[], Any]], int]]:
     def fork(work: Callable[[], Any]) -> int:
         child = os.fork()
         if child == 0:
+            gc.freeze()  # what others left is not to be destroyed here: gRPC would wait for threads that a fork has not
             code = 1
             try:
                 result = work()

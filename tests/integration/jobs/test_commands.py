@@ -160,7 +160,7 @@ async def test_the_command_sees_nothing_of_the_service(bench: Bench, monkeypatch
     monkeypatch.setenv("PENSTOCK_TOKEN", "service-secret")
     report = Report("127.0.0.1:1", "runner-secret")
     spec = bench.shell("env; cat /proc/$PPID/cmdline /proc/$PPID/environ 2>&1; ls /proc/self/fd", report=report)
-    await bench.result(spec)
+    await bench.ended(spec)
     log = await bench.log(spec)
     assert "secret" not in log
     assert "PENSTOCK_OUTPUT_DIR" in log

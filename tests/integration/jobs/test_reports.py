@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import Iterator
 from concurrent import futures
@@ -62,10 +63,12 @@ for step in range(5):
 """
 
 
+STAYS = STEPS + "\nimport os\nwhile not os.path.exists(run.checkpoint_dir() / 'go'): time.sleep(0.02)\n"
+
+
 async def test_metrics_arrive_while_the_job_runs(bench: Bench, training: tuple[Training, str]) -> None:
     service, address = training
-    script = STEPS + "\nimport os\nwhile not os.path.exists(run.checkpoint_dir() / 'go'): time.sleep(0.02)\n"
-    spec = bench.spec("python", "-c", script, report=Report(address, "token-1"))
+    spec = bench.spec("python", "-c", STAYS, report=Report(address, "token-1"))
     await bench.executor.start(spec)
     await bench.until(spec.ref, Phase.HELD, Phase.RESULT)
     while len(service.points()) < 10:
@@ -87,16 +90,20 @@ async def test_a_batch_that_may_have_been_taken_is_sent_again_under_its_id(
 ) -> None:
     service, address = training
     service.failures = [grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.INTERNAL]
-    result = await bench.result(bench.spec("python", "-c", STEPS, report=Report(address, "token-1")))
-    assert result.exit_code == 0
+    spec = bench.spec("python", "-c", STAYS, report=Report(address, "token-1"))
+    await bench.executor.start(spec)
+    async with asyncio.timeout(30):
+        while len(service.points()) < 10:  # noqa: ASYNC110 - a server of threads
+            await asyncio.sleep(0.02)
+    (bench.attempt(spec).checkpoint / "go").touch()
+    assert (await bench.result(spec)).exit_code == 0
     assert len(service.points()) == 10
     assert service.calls == len(service.batches) + 3
 
 
 async def test_a_service_that_comes_back_elsewhere_is_told_all(bench: Bench, training: tuple[Training, str]) -> None:
     service, address = training
-    script = STEPS + "\nimport os\nwhile not os.path.exists(run.checkpoint_dir() / 'go'): time.sleep(0.02)\n"
-    spec = bench.spec("python", "-c", script, report=Report("127.0.0.1:1", "old token"))
+    spec = bench.spec("python", "-c", STAYS, report=Report("127.0.0.1:1", "old token"))
     await bench.executor.start(spec)
     await bench.log_with(spec, "metrics cannot be reported now")
     await bench.executor.report_to(spec.ref, Report(address, "token-1"))

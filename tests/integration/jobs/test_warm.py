@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import random
 import shutil
@@ -78,7 +79,11 @@ def shims_parent(bench: Bench, spec: Any) -> int:
 
 def descriptors(pid: int) -> list[str]:
     """What a process has open."""
-    return [os.readlink(f"/proc/{pid}/fd/{number}") for number in os.listdir(f"/proc/{pid}/fd")]
+    found = []
+    for number in os.listdir(f"/proc/{pid}/fd"):
+        with contextlib.suppress(FileNotFoundError):  # closed meanwhile
+            found.append(os.readlink(f"/proc/{pid}/fd/{number}"))
+    return found
 
 
 async def test_a_built_in_runs_in_a_fork_of_the_warm_process(bench: Bench, owner: int) -> None:

@@ -108,6 +108,7 @@ async def told(world: World) -> Told:
         teller.name("pipelines/retrain/runs/r1"): 4,
         teller.name("evaluations/e1"): 1,
     }
+    await eventually(lambda: fresh(made), 30)
     return made
 
 

@@ -45,7 +45,7 @@ def causes(run: Any) -> list[str]:
 
 
 async def test_several_events_become_one_run_that_keeps_all_of_them_as_causes(instance: Instance) -> None:
-    await store(instance, pipeline(trigger=debounced(0.2, 5)))
+    await store(instance, pipeline(trigger=debounced(1.5, 10)))
     async with running(instance.windows.run):
         await gathered(instance, 1, 2, 3)
         assert {outcome for _, outcome in await decisions(instance)} == {"DEBOUNCED"}
@@ -61,7 +61,7 @@ async def all_decided(instance: Instance, outcome: str) -> bool:
 
 
 async def test_events_without_pause_fire_after_max_wait(instance: Instance) -> None:
-    await store(instance, pipeline(trigger=debounced(0.4, 0.8)))
+    await store(instance, pipeline(trigger=debounced(0.8, 0.8)))
     began = now()
     async with running(instance.windows.run):
         for number in range(1, 200):

@@ -169,9 +169,11 @@ async def test_a_call_beyond_its_deadline_says_so(platform: Platform) -> None:
         finally:
             cancelled.set()
 
+    stub = platform.stub()
+    await stub.GetEcho(GET)  # connected
     platform.servicer.answer = answer
     with pytest.raises(DeadlineExceeded, match="look before trying again"):
-        await platform.stub().GetEcho(GET, timeout=0.1)
+        await stub.GetEcho(GET, timeout=0.5)
     await asyncio.wait_for(cancelled.wait(), 5)
 
 

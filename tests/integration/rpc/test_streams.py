@@ -66,7 +66,7 @@ async def test_without_the_sweep_a_stream_of_a_revoked_token_would_go_on(
 
 
 async def test_streams_end_when_the_denylist_cannot_be_read_for_long() -> None:
-    platform = await echo_service.start(poll=0.05, max_age=0.3)
+    platform = await echo_service.start(poll=0.05, max_age=1.5)
     try:
         task = await opened(platform, platform.token())
         platform.readable = False

@@ -46,6 +46,7 @@ def check_answers(load: Load) -> None:
     assert {(factor, revision) for factor, revision in load.answers if factor != revision} == set()
 
 
+@pytest.mark.timeout(400)
 async def test_a_kill_at_every_step_ends_in_the_same_state(
     platform: ServingPlatform, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from penstock.api.serving.v1 import serving_service_pb2 as pb
-from penstock.backing.process import free_port
+from penstock.backing.ports import free_port
 from penstock.errors import FailedPrecondition
 from services.serving import rollout, traffic
 from services.serving.model import Endpoint
@@ -95,6 +95,7 @@ async def test_a_revision_that_fails_requests_loses_its_share_again(shared: Serv
     async with shared.load("judged", x=100.0) as load:
         made = await shared.deploy("judged", shared.model(3.0, fails_from=50), 50, 100, hold=60.0)
         failed = await shared.wait_for(made.name, pb.Revision.FAILED)
+        await load.more(4)  # those that were on their way
         load.failures.clear()
         load.answers.clear()
         await load.more(50)

@@ -27,8 +27,10 @@ from tests.support.sample_model import model_files
 from tests.support.training_platform import PARENT, Instance, TrainingPlatform, wait_for
 
 WAITS_AT_FIRST = """
+    if [ ! -e "$PENSTOCK_CHECKPOINT_DIR/again" ]; then
+        touch "$PENSTOCK_CHECKPOINT_DIR/again"; echo begun; sleep 60
+    fi
     echo begun
-    if [ ! -e "$PENSTOCK_CHECKPOINT_DIR/again" ]; then touch "$PENSTOCK_CHECKPOINT_DIR/again"; sleep 60; fi
     echo "the second time"
 """
 

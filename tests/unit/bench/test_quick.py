@@ -13,7 +13,8 @@ from bench.harness import Options, Result
 from bench.models import trivial_model
 from bench.serving import served
 from bench.usage import memory, processes, processor_seconds
-from penstock.backing.process import free_port, http_ok
+from penstock.backing.ports import free_port
+from penstock.backing.process import http_ok
 
 
 def check(result: Result) -> None:
