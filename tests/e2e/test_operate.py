@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -77,8 +78,8 @@ def until_ready(platform: Platform) -> None:
 def test_status_names_what_does_not_answer(own: Platform) -> None:
     assert f"{own.url}  ready" in said(own, "status")
     hung = {name: process(own, name) for name in ("services", "nats", "mongodb", "envoy")}
-    with stopped(list(hung.values())):
-        told, again = said(own, "status", code=3), said(own, "up", code=3)
+    with stopped(list(hung.values())), ThreadPoolExecutor(2) as both:
+        told, again = both.map(lambda command: said(own, command, code=3), ("status", "up"))
     assert f"{own.url}  not ready" in told
     for name, of in hung.items():
         assert f"{name}: process {of.identity.pid} does not answer" in told
@@ -87,13 +88,19 @@ def test_status_names_what_does_not_answer(own: Platform) -> None:
 
 
 def test_without_a_supervisor_the_platform_is_not_ready(own: Platform) -> None:
+    envoy = process(own, "envoy").identity
     for name in ("supervisor", "services"):
         killed = process(own, name)
         killed.kill()
     told = said(own, "status", code=3)
     assert f"no supervisor runs: run `penstock up --home {own.home}`" in told
     assert "services: not running" in told
+    with lock_path(own.home, "services").open("r+") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # as if some services ran that nobody knows: others cannot start
+        said(own, "up", "--detach", code=2)
+    assert process(own, "envoy").identity == envoy  # a start that fails stops nothing that served before
     assert f"ready {own.url}" in up(own)
+    assert process(own, "envoy").identity == envoy
     until_ready(own)
 
 
@@ -128,18 +135,6 @@ def test_services_whose_port_was_taken_meanwhile_are_found_where_they_are(own: P
         until_ready(own)
         assert process(own, "services").facts["port"] != before.facts["port"]
         said(own, "dataset", "list")
-
-
-def test_a_start_that_fails_leaves_what_still_serves(own: Platform) -> None:
-    envoy = process(own, "envoy")
-    for name in ("supervisor", "services"):
-        process(own, name).kill()
-    with lock_path(own.home, "services").open("r+") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)  # as if some services ran that nobody knows: others cannot start
-        said(own, "up", "--detach", code=2)
-        assert process(own, "envoy").identity == envoy.identity
-    up(own)
-    assert process(own, "envoy").identity == envoy.identity
 
 
 def test_an_up_while_the_platform_stops_starts_it_again(own: Platform) -> None:

@@ -168,7 +168,7 @@ def start_detached(home: Path, port: int, project: str | None = None) -> str:
 
     process = ManagedProcess.ensure(home, SUPERVISOR, program)
     deadline = time.monotonic() + _DETACH_PATIENCE
-    while not ready.exists():
+    while not (url := _url_if_ready(home)):
         if not process.alive() and process.exit_status() is None:  # somebody else's, about to stop or failed to start
             process = ManagedProcess.ensure(home, SUPERVISOR, program)
         elif not process.alive():
@@ -178,7 +178,14 @@ def start_detached(home: Path, port: int, project: str | None = None) -> str:
         if time.monotonic() > deadline:
             raise Unavailable(f"The platform is not ready after {_DETACH_PATIENCE:g} s:\n{process.log_tail(12)}")
         time.sleep(0.05)
-    return ready.read_text(encoding="utf-8").strip()
+    return url
+
+
+def _url_if_ready(home: Path) -> str:
+    try:
+        return _ready_file(home).read_text(encoding="utf-8").strip()
+    except FileNotFoundError:
+        return ""
 
 
 async def _supervise(home: Path, port: int, project: str | None, output: str) -> None:
@@ -210,9 +217,8 @@ async def _supervise(home: Path, port: int, project: str | None, output: str) ->
         asked = asyncio.create_task(stopping.wait())
         await asyncio.wait({starting, asked}, return_when=asyncio.FIRST_COMPLETED)
         if starting.done():
-            stop = not ran  # should it have failed: what still serves goes on
+            stop = not ran or starting.exception() is None  # after a start that failed, what still serves goes on
             await starting
-            stop = True
             progress.done()
             platform.supervise(supervisor)
             replace_text(ready, platform.url)

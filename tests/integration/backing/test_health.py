@@ -46,6 +46,7 @@ async def test_only_what_gives_no_answer_is_started_again(
     monkeypatch.setattr(supervisor, "LOOK_SECONDS", 0.05)
     monkeypatch.setattr(supervisor, "STOP_SECONDS", 0.2)
     monkeypatch.setattr(health, "PATIENCE", 1.0)
+    monkeypatch.setattr(health, "HUNG_AFTER", 3)
     port, looks = free_port(), 0
 
     async def answers() -> bool:

@@ -75,6 +75,7 @@ async def test_no_request_fails_while_weights_change(platform: Platform, pair: t
             await shift(platform, first.member(1 + 99 * (step % 2)), second.member(100 - 99 * (step % 2)))
             await load.more(30)
         await shift(platform, second.member(100))
+        await load.more(10)  # those that were on their way
         load.answers.clear()
         await load.more(100)
         only_second = set(load.answers)
@@ -152,7 +153,7 @@ async def test_a_draining_member_gets_nothing_new_and_finishes_what_it_has(
     first, second = pair
     edge = platform.edge
     await shift(platform, first.member())
-    running = [asyncio.create_task(slow(platform, http, 4.0)) for _ in range(3)]
+    running = [asyncio.create_task(slow(platform, http, 2.5)) for _ in range(3)]
     while await edge.rq_active("alpha", "clf", 1) < 3:  # noqa: ASYNC110 - asks Envoy
         await asyncio.sleep(0.02)
     await shift(platform, second.member(), first.member(0))

@@ -28,15 +28,15 @@ time.sleep(300)
 
 
 async def test_a_timeout_ends_the_command_after_its_grace(bench: Bench) -> None:
-    spec = bench.shell("trap 'echo polite; exit 0' TERM; echo up; sleep 60 & wait", resources=Resources(timeout=3))
+    spec = bench.shell("trap 'echo polite; exit 0' TERM; echo up; sleep 60 & wait", resources=Resources(timeout=2))
     result = await bench.result(spec)
     assert (result.state, result.cause, result.exit_code) == (JobState.FAILED, Cause.TIMEOUT, 0)
-    assert "longer than its 3 s" in result.reason
+    assert "longer than its 2 s" in result.reason
     assert "polite" in await bench.log(spec)
 
 
 async def test_stubborn_forking_code_is_ended_wholly(bench: Bench) -> None:
-    spec = bench.spec("python", "-c", STUBBORN, resources=Resources(timeout=5), grace=0.3)
+    spec = bench.spec("python", "-c", STUBBORN, resources=Resources(timeout=3), grace=0.3)
     await bench.executor.start(spec)
     await bench.log_with(spec, "up")
     assert len(bench.family(spec)) >= 3

@@ -118,7 +118,7 @@ def test_a_refusal_that_stays_is_raised_at_once(service: tuple[Restarting, Clien
 def test_patience_ends(service: tuple[Restarting, Client]) -> None:
     servicer, client = service
     servicer.refusals = 1000
-    with Client(client.url, "a-token", "default", patience=2) as hasty, pytest.raises(Unavailable):
+    with Client(client.url, "a-token", "default", patience=1) as hasty, pytest.raises(Unavailable):
         hasty.dataset("digits").get()
     assert 2 <= len(servicer.asked) < 20
 

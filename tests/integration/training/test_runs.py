@@ -153,7 +153,7 @@ async def test_runs_beyond_the_cores_wait_for_a_slot(platform: TrainingPlatform,
     platform.cores = 1.0
     await platform.start()
     stub = platform.stub()
-    first = await platform.submit(stub, version, "sleep 3")
+    first = await platform.submit(stub, version, "sleep 1.5")
     second = await platform.submit(stub, version, "echo done")
     await wait_for(stub, first, pb.Run.RUNNING)
     waiting = await stub.GetRun(pb.GetRunRequest(name=second))
