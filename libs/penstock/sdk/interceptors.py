@@ -65,7 +65,8 @@ class Session(grpc.UnaryUnaryClientInterceptor, grpc.UnaryStreamClientIntercepto
         again = retries.repeatable(client_call_details.method)
         request = with_request_id(request) if again else request
         details = self._details(client_call_details, DEFAULT_DEADLINE)
-        failing, attempt = 0.0, 0
+        failing: float | None = None  # since when
+        attempt = 0
         while True:
             call = continuation(details, request)
             try:
@@ -73,7 +74,7 @@ class Session(grpc.UnaryUnaryClientInterceptor, grpc.UnaryStreamClientIntercepto
             except grpc.RpcError as error:
                 failure = from_rpc_error(error)
                 self._answered = self._answered or retries.answered(error)
-                failing = failing if attempt else time.monotonic()
+                failing = failing or time.monotonic()
                 if not again or not self._wait(failure, attempt, time.monotonic() - failing):
                     raise failure from None
                 attempt += 1

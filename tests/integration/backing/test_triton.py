@@ -273,8 +273,7 @@ async def test_a_model_that_does_not_load_says_why_and_leaves_nothing(
     reason = r"^Triton cannot load the model: [^\n]*(INVALID_PROTOBUF|declares the output 'absent'|'y' as FP64)[^\n]*$"
     with pytest.raises(FailedPrecondition, match=reason):
         await instance.start(attached=True)
-    assert instance.process is not None
-    assert instance.process.identity.family() == []
+    assert instance.process is not None and instance.process.identity.family() == []
     prefix = str(instance.process.facts["shm_prefix"])
     assert not any(name.startswith(prefix) for name in _regions())
 

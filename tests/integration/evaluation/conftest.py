@@ -53,6 +53,11 @@ async def folders_gone(platform: EvaluationPlatform) -> None:
             await asyncio.sleep(0.02)
 
 
+def losing(platform: EvaluationPlatform, lost: int) -> Losing:
+    """The platform's executor, but its first attempts die."""
+    return Losing(platform.root / "jobs", (platform.root / "objects").as_uri(), lost)
+
+
 class Losing(LocalExecutor):
     """Has the first attempts die right after they began."""
 

@@ -13,7 +13,7 @@ from penstock.api.evaluation.v1 import evaluation_service_pb2 as pb
 from penstock.errors import FailedPrecondition
 from penstock.jobs.local import LocalExecutor
 from penstock.jobs.spec import JobSpec
-from tests.integration.evaluation.conftest import Given, Losing, folders_gone, types
+from tests.integration.evaluation.conftest import Given, folders_gone, losing, types
 from tests.support.evaluation_platform import PROJECT, ROWS, EvaluationPlatform
 from tests.support.faults import KilledWrites
 
@@ -23,7 +23,7 @@ pytestmark = pytest.mark.asyncio(loop_scope="module")
 async def test_a_lost_attempt_is_followed_by_another_and_one_completion_is_accepted(
     platform: EvaluationPlatform, given: Given
 ) -> None:
-    executor = Losing(platform.root / "jobs", (platform.root / "objects").as_uri(), lost=1)
+    executor = losing(platform, 1)
     instance = await platform.start(executor)
     made = await platform.create(given.good, given.data)
     done = await platform.ended(made.name)
@@ -33,7 +33,7 @@ async def test_a_lost_attempt_is_followed_by_another_and_one_completion_is_accep
 
 
 async def test_after_three_lost_attempts_it_has_failed(platform: EvaluationPlatform, given: Given) -> None:
-    executor = Losing(platform.root / "jobs", (platform.root / "objects").as_uri(), lost=3)
+    executor = losing(platform, 3)
     instance = await platform.start(executor)
     made = await platform.create(given.good, given.data)
     done = await platform.ended(made.name)

@@ -11,7 +11,7 @@ from penstock.api.evaluation.v1 import evaluation_service_pb2 as pb
 from services.evaluation.jobs import PREFIX
 from services.evaluation.model import Evaluation, State
 from services.evaluation.reconciler import Reconciler
-from tests.integration.evaluation.conftest import Given, Losing, folders_gone, types
+from tests.integration.evaluation.conftest import Given, folders_gone, losing, types
 from tests.support.evaluation_platform import EvaluationPlatform
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -23,7 +23,7 @@ async def test_a_kill_between_the_end_and_the_removal_leaves_no_folder_after_a_r
     async def dies(self: Reconciler, evaluation: Evaluation) -> None:
         await asyncio.Event().wait()
 
-    executor = Losing(platform.root / "jobs", (platform.root / "objects").as_uri(), lost=3)
+    executor = losing(platform, 3)
     with monkeypatch.context() as patched:
         patched.setattr(Reconciler, "_clean_up", dies)
         first = await platform.start(executor)
@@ -41,7 +41,7 @@ async def test_an_old_copy_of_an_evaluation_that_has_ended_starts_nothing(
     platform: EvaluationPlatform, given: Given
 ) -> None:
     """It was read just before another process ended the evaluation and removed its job's folder."""
-    executor = Losing(platform.root / "jobs", (platform.root / "objects").as_uri(), lost=3)
+    executor = losing(platform, 3)
     instance = await platform.start(executor)
     made = await platform.create(given.good, given.data)
     await platform.ended(made.name)
